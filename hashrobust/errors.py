@@ -1,0 +1,35 @@
+"""What can go wrong, and whose mistake it is.
+
+Every message is one sentence or two that name the input, what is wrong with it and the way out.
+The command line prints the message without a traceback and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class HashRobustError(Exception):
+    """Something failed that the user could not have known beforehand (exit code 1)."""
+
+    exit_code = 1
+
+
+class InputError(HashRobustError, ValueError):
+    """The request or its input is wrong: a bad value, shape or combination (exit code 2)."""
+
+    exit_code = 2
+
+
+class UnknownNameError(InputError, LookupError):
+    """A name that no registry holds."""
+
+
+class DataError(InputError):
+    """A dataset or image is missing, malformed, or breaks its protocol."""
+
+
+class StoreError(InputError):
+    """A run folder is missing, incomplete, damaged, or from another version."""
+
+
+class TrainingError(HashRobustError):
+    """Training cannot go on, for example because the loss is not a number."""

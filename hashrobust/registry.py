@@ -1,0 +1,140 @@
+"""Names to components: one registry a kind, filled by the modules of one folder.
+
+A component registers itself where it is defined::
+
+    @attacks.register("hag")
+    class HAG(Attack): ...
+
+The registry imports the modules of its folder the first time it is asked, so that adding a
+component means adding one file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from hashrobust.errors import InputError, UnknownNameError
+
+T = TypeVar("T")
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A suggestion for a mistyped name, followed by all known names."""
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    suggestion = f"did you mean '{close[0]}'? " if close else ""
+    return f"{suggestion}known: {', '.join(known)}"
+
+
+class Registry(Generic[T]):
+    """Components of one kind by name; `package` is the folder whose modules register them."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self._package = package
+        self._builders: dict[str, Callable[..., T]] = {}
+        self._complete = False
+
+    def register(self, name: str) -> Callable[[Builder], Builder]:
+        """Class or function decorator that adds a component under `name`.
+
+        Raises:
+            InputError: the name is taken by another component.
+        """
+
+        def add(builder: Builder) -> Builder:
+            present = self._builders.get(name)
+            if present is not None and present.__qualname__ != builder.__qualname__:
+                raise InputError(f"{self.kind} '{name}' is registered already: choose another name")
+            self._builders[name] = builder
+            return builder
+
+        return add
+
+    def _complete_once(self) -> None:
+        if self._complete:
+            return
+        self._complete = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{self._package}.{module.name}")
+
+    def __iter__(self) -> Iterator[str]:
+        self._complete_once()
+        return iter(sorted(self._builders))
+
+    def __contains__(self, name: object) -> bool:
+        self._complete_once()
+        return name in self._builders
+
+    def __getitem__(self, name: str) -> Callable[..., T]:
+        """The class or function registered under `name`.
+
+        Raises:
+            UnknownNameError: nothing is; the message suggests the nearest name.
+        """
+        self._complete_once()
+        if name not in self._builders:
+            raise UnknownNameError(f"unknown {self.kind} '{name}': {did_you_mean(name, list(self))}")
+        return self._builders[name]
+
+    def parameters(self, name: str) -> dict[str, inspect.Parameter]:
+        """The parameters that `build(name, ...)` takes."""
+        return dict(inspect.signature(self[name]).parameters)
+
+    def build(self, name: str, **params: Any) -> T:
+        """Build a component, its parameters checked against the signature first.
+
+        Raises:
+            UnknownNameError: no such component.
+            InputError: a parameter that it does not take, or one missing.
+        """
+        builder = self[name]
+        known = self.parameters(name)
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
+        for parameter in params:
+            if parameter not in known and not takes_any:
+                raise InputError(
+                    f"{self.kind} '{name}' has no parameter '{parameter}': "
+                    f"{did_you_mean(parameter, sorted(known))}"
+                )
+        try:
+            inspect.signature(builder).bind(**params)
+        except TypeError as error:
+            raise InputError(f"{self.kind} '{name}': {error}") from error
+        return builder(**params)
+
+    def describe(self, name: str) -> str:
+        """The first line of a component's documentation."""
+        return (inspect.getdoc(self[name]) or "").split("\n", 1)[0]
+
+
+def load_plugin(path: str | Path) -> None:
+    """Run a user's Python file, whose components register themselves.
+
+    Raises:
+        InputError: the file is missing, is not Python, or raises while it is imported.
+    """
+    file = Path(path)
+    if file.suffix != ".py" or not file.is_file():
+        raise InputError(f"plugin '{path}' is not a Python file: give the path of a .py file")
+    name = f"hashrobust_plugin_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"plugin '{path}' fails when imported: {error!r}") from error
