@@ -1,1 +1,32 @@
-"""rules."""
+"""Learning rules: which feedback weight V carries a layer's error back to its input."""
+
+from hashrobust.rules._convert import SCALES, ConversionReport, convert
+from hashrobust.rules._exact import exact_gradient
+from hashrobust.rules._feedback import (
+    LayerAlignment,
+    alignment,
+    feedback_scale,
+    feedback_seed,
+    feedback_state,
+    load_feedback_state,
+    redraw_feedback,
+    rule_of,
+)
+from hashrobust.rules._rule import Rule, rules
+
+__all__ = [
+    "SCALES",
+    "ConversionReport",
+    "LayerAlignment",
+    "Rule",
+    "alignment",
+    "convert",
+    "exact_gradient",
+    "feedback_scale",
+    "feedback_seed",
+    "feedback_state",
+    "load_feedback_state",
+    "redraw_feedback",
+    "rule_of",
+    "rules",
+]

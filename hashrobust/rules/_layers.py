@@ -1,0 +1,242 @@
+"""Layers whose forward pass is the plain one and whose error travels back through V: one a kind."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import Function, once_differentiable
+from torch.nn.modules.conv import _ConvNd
+
+from hashrobust.rules._exact import is_exact
+from hashrobust.rules._rule import Rule
+
+
+class _Scratch(threading.local):
+    """One buffer a data type, as large as the largest layer so far; each thread has its own."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[torch.dtype, Tensor] = {}
+
+    def like(self, weight: Tensor) -> Tensor:
+        """Uninitialised memory like that of `weight`, in its memory format, valid until the next call.
+
+        Only main memory is worth keeping, where fresh pages cost more than filling them; other devices
+        have allocators that reuse memory themselves.
+        """
+        if weight.device.type != "cpu":
+            return torch.empty_like(weight)
+        buffer = self.buffers.get(weight.dtype)
+        if buffer is None or buffer.numel() < weight.numel():
+            with torch.inference_mode(False):
+                buffer = self.buffers[weight.dtype] = torch.empty(weight.numel(), dtype=weight.dtype)
+        return buffer.as_strided(weight.shape, torch.empty_like(weight, device="meta").stride())
+
+
+_scratch = _Scratch()
+
+
+@torch.no_grad()
+def feedback_weight(rule: Rule, weight: Tensor, drawn: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """V in the shape of `weight`; it may lie in memory that the next call on this thread overwrites."""
+    return rule.feedback(weight, drawn, _scratch.like(weight)).to(dtype)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The rule that a layer follows, and what its draws depend on."""
+
+    name: str  # of the layer, in the model that was converted
+    rule_name: str
+    rule: Rule
+    seed: int
+    scale: str
+    norm: float | None  # that of V, to which every draw is scaled; None: as drawn
+
+
+class FeedbackLayer(nn.Module):
+    """What the converted layers have in common."""
+
+    assignment: Assignment
+    feedback: Tensor | None  # what the rule drew: a buffer, absent from state_dict()
+    weight: Tensor
+
+    def carries_feedback(self, input: Tensor) -> bool:
+        """Whether the graph now under construction sends an error through V."""
+        return torch.is_grad_enabled() and input.requires_grad and not is_exact(self)
+
+    def feedback_weight(self) -> Tensor:
+        """The present V (see `feedback_weight` for how long it is valid)."""
+        weight = self.weight.detach()
+        return feedback_weight(self.assignment.rule, weight, self.feedback, weight.dtype)
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    """The tensor as autocast hands it to a plain layer: cast outside the step, for autograd to cast back."""
+    device = tensor.device.type
+    if not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))
+
+
+class _Geometry(NamedTuple):
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+
+class _ConvolutionStep(Function):
+    """y = W * x + b forward; dL/dx = V^T delta backward, the other gradients as ever."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        signs: Tensor,
+        drawn: Tensor | None,
+        rule: Rule,
+        geometry: _Geometry,
+    ) -> Tensor:
+        ctx.save_for_backward(input, signs, drawn)
+        ctx.rule, ctx.geometry = rule, geometry
+        stride, padding, dilation, groups = geometry
+        return torch.convolution(
+            input, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight, drawn = ctx.saved_tensors
+        v = feedback_weight(ctx.rule, weight, drawn, input.dtype)
+        stride, padding, dilation, groups = ctx.geometry
+        gradients = torch.ops.aten.convolution_backward(
+            delta,
+            input,
+            v,
+            [weight.shape[0]],
+            stride,
+            padding,
+            dilation,
+            False,
+            [0] * len(stride),
+            groups,
+            ctx.needs_input_grad[:3],
+        )
+        return (*gradients, None, None, None, None)
+
+
+class _LinearStep(Function):
+    """y = x W^T + b forward; dL/dx = delta V backward, the other gradients as ever."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        signs: Tensor,
+        drawn: Tensor | None,
+        rule: Rule,
+    ) -> Tensor:
+        ctx.save_for_backward(input if ctx.needs_input_grad[1] else None, signs, drawn)
+        ctx.rule = rule
+        return F.linear(input, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight, drawn = ctx.saved_tensors
+        needs_input, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        to_input = to_weight = to_bias = None
+        if needs_input:
+            to_input = delta @ feedback_weight(ctx.rule, weight, drawn, delta.dtype)
+        rows = delta.reshape(-1, delta.shape[-1])
+        if needs_weight:
+            to_weight = rows.t() @ input.reshape(-1, input.shape[-1])
+        if needs_bias:
+            to_bias = rows.sum(0)
+        return to_input, to_weight, to_bias, None, None, None
+
+
+class _FeedbackConv(FeedbackLayer, _ConvNd):
+    def forward(self, input: Tensor) -> Tensor:
+        """The plain layer's output."""
+        if not self.carries_feedback(input):
+            plain: Tensor = super().forward(input)
+            return plain
+        input, padding = self._pad(input)
+        geometry = _Geometry(self.stride, padding, self.dilation, self.groups)
+        unbatched = input.dim() == len(self.stride) + 1
+        output: Tensor = _ConvolutionStep.apply(
+            _autocast(input.unsqueeze(0) if unbatched else input),
+            _autocast(self.weight),
+            None if self.bias is None else _autocast(self.bias),
+            self.weight.detach(),
+            self.feedback,
+            self.assignment.rule,
+            geometry,
+        )
+        return output.squeeze(0) if unbatched else output
+
+    def _pad(self, input: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The input, padded by what the step cannot pad itself, and the zero padding left to the step."""
+        none = (0,) * len(self.stride)
+        if self.padding_mode != "zeros":
+            return F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), none
+        if not isinstance(self.padding, str):
+            return input, self.padding
+        if self.padding == "valid":
+            return input, none
+        # "same": as much before as after, and where the sum is odd one more after
+        total = [
+            dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)
+        ]
+        after = [amount for t in reversed(total) for amount in (0, t % 2)]
+        return (F.pad(input, after) if any(after) else input), tuple(t // 2 for t in total)
+
+
+class FeedbackConv1d(_FeedbackConv, nn.Conv1d):
+    """nn.Conv1d with feedback V."""
+
+
+class FeedbackConv2d(_FeedbackConv, nn.Conv2d):
+    """nn.Conv2d with feedback V."""
+
+
+class FeedbackConv3d(_FeedbackConv, nn.Conv3d):
+    """nn.Conv3d with feedback V."""
+
+
+class FeedbackLinear(FeedbackLayer, nn.Linear):
+    """nn.Linear with feedback V."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The plain layer's output."""
+        if not self.carries_feedback(input):
+            return super().forward(input)
+        output: Tensor = _LinearStep.apply(
+            _autocast(input),
+            _autocast(self.weight),
+            None if self.bias is None else _autocast(self.bias),
+            self.weight.detach(),
+            self.feedback,
+            self.assignment.rule,
+        )
+        return output
+
+
+FEEDBACK_KIND: dict[type[nn.Module], type[FeedbackLayer]] = {
+    nn.Conv1d: FeedbackConv1d,
+    nn.Conv2d: FeedbackConv2d,
+    nn.Conv3d: FeedbackConv3d,
+    nn.Linear: FeedbackLinear,
+}
+PLAIN_KIND: dict[type[nn.Module], type[nn.Module]] = {kind: plain for plain, kind in FEEDBACK_KIND.items()}

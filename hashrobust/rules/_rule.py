@@ -1,0 +1,39 @@
+"""What a learning rule is: the choice of a layer's feedback weight, and nothing else.
+
+A layer computes y = W x + b. With delta = dL/dy, every rule has dL/dW = delta x^T and
+dL/db = sum delta; rules differ in the V of dL/dx = V^T delta, a tensor of the shape of W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hashrobust.registry import Registry
+
+
+class Rule:
+    """The feedback weight V of a layer, from its weight W and what was drawn for it."""
+
+    exact: ClassVar[bool] = False
+    """V is W, so that layers stay plain."""
+
+    redraws: ClassVar[bool] = False
+    """`redraw_feedback` gives the layer a new draw."""
+
+    def draw(self, shape: torch.Size, uniform: Callable[[float], Tensor]) -> Tensor | None:
+        """What is kept for a layer whose weight has this shape, of any shape; None if nothing is.
+
+        `uniform(bound)` gives independent draws from U(-bound, bound), in the shape of the weight.
+        """
+        return None
+
+    def feedback(self, weight: Tensor, drawn: Tensor | None, out: Tensor) -> Tensor:
+        """V, in the shape of `weight`: written to `out` (same shape) and returned, or `drawn` itself."""
+        raise NotImplementedError
+
+
+rules: Registry[Rule] = Registry("rule", "hashrobust.rules")
