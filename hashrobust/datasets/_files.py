@@ -1,0 +1,144 @@
+"""Images that stay on the disk and are decoded when they are asked for."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms
+
+from hashrobust.datasets._base import IntArray
+from hashrobust.datasets._memory import check_image_size, content_digest
+from hashrobust.errors import DataError
+
+DEFAULT_IMAGE_SIZE = 224
+RESIZE_OVER_CROP = 256 / 224  # ImageNet's evaluation practice: Resize(256), CenterCrop(224)
+MAX_THREADS = 8
+RUNS_OTHER_PROGRAMS = {"EPS"}  # Pillow hands such files to Ghostscript
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in RUNS_OTHER_PROGRAMS)
+
+
+def _threads() -> int:
+    return min(MAX_THREADS, os.cpu_count() or 1)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Eight bits, three channels: 16-bit greys are scaled, transparency is laid on white."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating point numbers of unknown range")
+    if image.mode == "I" or image.mode.startswith("I;"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("its pixels exceed 16 bits")
+        return Image.fromarray(np.round(grey / 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        opaque = image.convert("RGBA")
+        white = Image.new("RGBA", opaque.size, "white")
+        return Image.alpha_composite(white, opaque).convert("RGB")
+    return image.convert("RGB")
+
+
+def decode(content: bytes, *, coarse: bool = False) -> Image.Image:
+    """An image file's bytes as an upright RGB image; the first frame where there are several.
+
+    `coarse` lets JPEG skip detail that a check for damage does not need.
+
+    Raises:
+        Exception: whatever Pillow's reader of that format raises on a damaged file.
+    """
+    if not content:
+        raise ValueError("it is empty")
+    with Image.open(io.BytesIO(content), formats=_formats()) as image:
+        if coarse:
+            image.draft(None, (1, 1))
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def _inspect(path: Path) -> bytes | str:
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        return "it is not a regular file"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return error.strerror or str(error)
+    try:
+        decode(content, coarse=True)
+    except UnidentifiedImageError:
+        return "it is not an image"
+    except Exception as error:  # readers of damaged files raise whatever they stumble over
+        return str(error) or type(error).__name__
+    return content_digest(content)
+
+
+def inspect_files(paths: Sequence[Path]) -> list[bytes | str]:
+    """For each file the hash of its bytes, or (a str) the reason why it cannot be used as an image."""
+    with ThreadPoolExecutor(_threads()) as pool:
+        return list(pool.map(_inspect, paths))
+
+
+class ImageFiles:
+    """Image files as RGB: short side to round(image_size * 256 / 224), then the centre square."""
+
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[str],
+        digests: Sequence[bytes],
+        image_size: int | None = None,
+    ) -> None:
+        """`files` are paths below `root`; `digests` the hashes of their bytes."""
+        self._root = root
+        self._files = tuple(files)
+        self._digests = list(digests)
+        self._size = check_image_size(DEFAULT_IMAGE_SIZE if image_size is None else image_size)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a loaded image."""
+        return (3, self._size, self._size)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def load(self, ids: IntArray) -> Tensor:
+        """Float32 (B, 3, H, W) in [0, 1], decoded by a small pool of threads.
+
+        Raises:
+            DataError: a file has vanished or been damaged since the dataset was loaded.
+        """
+        if len(ids) == 0:
+            return torch.zeros(0, *self.image_shape)
+        with ThreadPoolExecutor(_threads()) as pool:
+            pixels = np.stack(list(pool.map(self._load_one, ids.tolist())))
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255).contiguous()
+
+    def _load_one(self, image_id: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        file = self._root / self._files[image_id]
+        try:
+            image = decode(file.read_bytes())
+        except Exception as error:
+            raise DataError(f"image '{file}' can no longer be read ({error}): restore the file") from error
+        image = transforms.resize(image, [round(self._size * RESIZE_OVER_CROP)], InterpolationMode.BILINEAR)
+        return np.array(transforms.center_crop(image, [self._size, self._size]), dtype=np.uint8)
+
+    def digests(self) -> list[bytes]:
+        """A hash of the bytes of every file."""
+        return self._digests
+
+    def path(self, image_id: int) -> str:
+        """The file, below the root folder."""
+        return self._files[image_id]
