@@ -1,0 +1,31 @@
+"""How steep the relaxation u = tanh(alpha z) is in the course of an attack."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hashrobust.errors import InputError
+
+# One value a tenth of the run: Yang et al., IEEE Trans. Cybernetics 2020.
+A10 = (0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+
+
+def check_alpha(alpha: float | str) -> None:
+    """Accept a positive number, "A10" or "auto"; anything else is an InputError."""
+    if alpha in ("A10", "auto") or (isinstance(alpha, int | float) and alpha > 0):
+        return
+    raise InputError(f"alpha is {alpha!r}: give a number above 0, 'A10' or 'auto'")
+
+
+def alpha_at(alpha: float | str, step: int, steps: int, clean_outputs: Tensor) -> float | Tensor:
+    """alpha at a step: the constant, the tenth's value of A10, or for "auto" one value a sample (B, 1).
+
+    "auto" is 1 / mean |z| of the clean image: a typical bit starts at |u| = tanh(1) = 0.76, where tanh
+    still passes 0.42 of the gradient, however large the network's outputs are.
+    """
+    if alpha == "A10":
+        return A10[10 * step // steps]
+    if alpha == "auto":
+        scale = clean_outputs.abs().mean(dim=1, keepdim=True)
+        return 1.0 / scale.where(scale > 0, scale.new_ones(()))
+    return float(alpha)

@@ -1,0 +1,161 @@
+"""What an attack is given and what it hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hashrobust.errors import InputError
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class AttackContext:
+    """What an attacker knows beyond the model; `attack.needs` says what it cannot do without.
+
+    Codes are (N, K) in {-1, +1}; labels are multi-hot (N, C) or integers (N,). `targets` (B, C) or (B,)
+    are the labels that a targeted attack is to retrieve. `sample_ids` (B,) key all random draws
+    (default: the place in the batch, so give them when a set is cut into batches). `before_step` is
+    called with (restart, step) before the forward pass of each gradient step.
+    """
+
+    train_codes: Tensor | None = None
+    train_labels: Tensor | None = None
+    database_codes: Tensor | None = None
+    database_labels: Tensor | None = None
+    targets: Tensor | None = None
+    sample_ids: Tensor | None = None
+    before_step: Callable[[int, int], None] | None = None
+
+    @property
+    def ids(self) -> Tensor:
+        """The sample ids of a resolved context."""
+        return required(self.sample_ids)
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Adversarial images and what the attack knows of them; all but `images` have one entry a sample.
+
+    `objective` is that of the returned images on hard codes (the lower the better for the attacker),
+    `clean_objective` that of the clean ones. `zero_gradients` and `nonfinite_gradients` count the steps
+    at which a sample's whole gradient was zero, or some of it was not a finite number.
+    """
+
+    images: Tensor
+    objective: Tensor
+    clean_objective: Tensor
+    gradient_evaluations: Tensor
+    finished: Tensor
+    zero_gradients: Tensor
+    nonfinite_gradients: Tensor
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The clean images (B, C, H, W), their outputs z0 (B, K) and hard codes h0 (B, K)."""
+
+    images: Tensor
+    outputs: Tensor
+    codes: Tensor
+
+
+def required(tensor: Tensor | None) -> Tensor:
+    """A part of the context that `resolve` has checked to be there."""
+    assert tensor is not None
+    return tensor
+
+
+def class_count(*labels: Tensor | None) -> int:
+    """The number of classes: the width of multi-hot labels, else the largest integer class + 1."""
+    known = [given for given in labels if given is not None]
+    widths = {given.shape[1] for given in known if given.ndim == 2}
+    if len(widths) > 1:
+        raise InputError(f"label vectors have {sorted(widths)} classes: give all with the same number")
+    if widths:
+        return widths.pop()
+    return max((int(given.max()) + 1 for given in known if given.numel()), default=0)
+
+
+def as_multi_hot(labels: Tensor, classes: int, name: str) -> Tensor:
+    """Labels as multi-hot (N, classes) uint8, from multi-hot or from integers (N,).
+
+    Raises:
+        InputError: another shape, or a class outside 0 ... classes - 1.
+    """
+    if labels.ndim == 2:
+        return (labels != 0).to(torch.uint8)
+    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise InputError(
+            f"{name} has shape {tuple(labels.shape)} and type {labels.dtype}: give multi-hot (N, classes) "
+            "or integer classes (N,)"
+        )
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(f"{name} holds a class outside 0 ... {classes - 1}: number the classes from 0")
+    return torch.nn.functional.one_hot(labels.long(), classes).to(torch.uint8)
+
+
+def resolve(
+    attack: str, needs: frozenset[str], size: int, labels: Tensor | None, context: AttackContext | None
+) -> tuple[Tensor | None, AttackContext]:
+    """Check what was given against what the attack needs; labels come back multi-hot, ids filled in.
+
+    Raises:
+        InputError: something is missing or does not fit together.
+    """
+    given = context or AttackContext()
+    parts = {"labels": labels, "train_codes": given.train_codes, "train_labels": given.train_labels}
+    parts |= {"database_codes": given.database_codes, "database_labels": given.database_labels}
+    parts |= {"targets": given.targets}
+    wanted = set(needs) | {need.replace("codes", "labels") for need in needs}
+    for name in sorted(wanted):
+        if parts[name] is None:
+            where = "labels=" if name == "labels" else f"context=AttackContext({name}=...)"
+            raise InputError(f"attack {attack} needs {name}: pass {where}")
+    classes = class_count(*(part for name, part in parts.items() if not name.endswith("codes")))
+    hot = {
+        name: None if part is None or name.endswith("codes") else as_multi_hot(part, classes, name)
+        for name, part in parts.items()
+    }
+    ids = torch.arange(size) if given.sample_ids is None else given.sample_ids
+    _check_rows(size, {"labels": labels, "targets": given.targets, "sample_ids": ids})
+    for side in ("train", "database"):
+        _check_codes(side, parts[f"{side}_codes"], hot[f"{side}_labels"])
+    resolved = replace(
+        given,
+        train_labels=hot["train_labels"],
+        database_labels=hot["database_labels"],
+        targets=hot["targets"],
+        sample_ids=ids.cpu(),
+    )
+    return hot["labels"], resolved
+
+
+def _check_rows(size: int, rows: dict[str, Tensor | None]) -> None:
+    for name, tensor in rows.items():
+        if tensor is not None and len(tensor) != size:
+            raise InputError(f"{name} has {len(tensor)} rows for {size} images: give one a sample")
+
+
+def _check_codes(side: str, codes: Tensor | None, labels: Tensor | None) -> None:
+    if codes is None:
+        return
+    if codes.ndim != 2 or not bool((codes.abs() == 1).all()):
+        raise InputError(f"{side}_codes must be (N, K) with values -1 and +1: take the sign of the outputs")
+    if labels is not None and len(labels) != len(codes):
+        raise InputError(f"{side}_labels has {len(labels)} rows for {len(codes)} codes: give one a code")
+
+
+def check_images(images: Tensor) -> None:
+    """Raise InputError unless images are a float batch (B, C, H, W) with all values in [0, 1]."""
+    if images.ndim != 4 or images.dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            f"images have shape {tuple(images.shape)} and type {images.dtype}: give float32 (B, C, H, W)"
+        )
+    # False for NaN as well.
+    if images.numel() and not bool(((images >= 0) & (images <= 1)).all()):
+        raise InputError("images hold values outside [0, 1]: normalisation belongs inside the model")

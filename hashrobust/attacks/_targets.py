@@ -1,0 +1,42 @@
+"""Target labels for targeted attacks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hashrobust.errors import InputError
+
+from ._context import as_multi_hot, class_count
+from ._random import keyed_generator
+
+
+def draw_targets(
+    labels: Tensor, database_labels: Tensor, *, seed: int = 0, sample_ids: Tensor | None = None
+) -> Tensor:
+    """A target label vector for each query, (B, C) uint8.
+
+    It exists in the database, is not empty and shares no label with the query; each distinct vector is
+    equally likely, drawn by (seed, sample id). Labels are multi-hot (B, C), (N, C) or integers.
+
+    Raises:
+        InputError: the database holds no such vector for some query.
+    """
+    classes = class_count(labels, database_labels)
+    queries = as_multi_hot(labels, classes, "labels").float()
+    known = torch.unique(as_multi_hot(database_labels, classes, "database_labels"), dim=0)
+    known = known[known.sum(dim=1) > 0]
+    disjoint = queries @ known.float().T == 0
+    ids = list(range(len(queries))) if sample_ids is None else sample_ids.tolist()
+    chosen: list[Tensor] = []
+    for row, sample in enumerate(ids):
+        candidates = disjoint[row].nonzero().flatten().cpu()
+        if not len(candidates):
+            raise InputError(
+                f"sample {sample} has no possible target: every label vector of the database shares a "
+                "label with it; use a database with more classes"
+            )
+        generator = keyed_generator("target", seed, sample)
+        chosen.append(candidates[torch.randint(len(candidates), (1,), generator=generator)])
+    drawn: Tensor = known[torch.cat(chosen).to(known.device)]
+    return drawn
