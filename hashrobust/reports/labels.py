@@ -1,0 +1,125 @@
+"""How settings and numbers are called wherever a person reads them: tables and figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import Any
+
+RULES = ("bp", "fa", "dfa", "usf", "brsf", "frsf")
+"""The order of rules in tables and figures; others follow by name."""
+
+MISSING = "—"
+
+_NAMES = {
+    "map": "mAP",
+    "map_at_k": "mAP@k",
+    "map_8bit": "mAP, 8-bit images",
+    "t_map": "t-mAP",
+    "clean_map": "clean mAP",
+    "clean_map_at_k": "clean mAP@k",
+    "clean_t_map": "clean t-mAP",
+    "theory_map": "theory mAP",
+    "theory_t_map": "theory t-mAP",
+    "chance_map": "chance mAP",
+    "chance_map_at_k": "chance mAP@k",
+    "chance_t_map": "chance t-mAP",
+    "masking_gap": "masking gap, rule - exact",
+    "linf_max": "L-infinity, max",
+    "l2_mean": "L2, mean",
+    "mse_mean": "MSE, mean",
+    "psnr_mean": "PSNR, mean (dB)",
+    "ssim_mean": "SSIM, mean",
+}
+_FRACTIONS = {"map", "ap", "precision", "recall", "share", "gap"}
+_FREE_OF_GRADIENT = {"clean", "theory", "chance"}
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether a metric is stored as a fraction and printed as percent."""
+    return metric == "empty_queries" or bool(_FRACTIONS & set(metric.split("_")))
+
+
+def depends_on_gradient(metric: str) -> bool:
+    """Whether a metric differs between an attack's exact and its rule gradient."""
+    return metric != "masking_gap" and metric.split("_")[0] not in _FREE_OF_GRADIENT
+
+
+def name(column: str) -> str:
+    """What a column is called, without its unit."""
+    return _NAMES.get(column, column.replace("_", " "))
+
+
+def heading(metric: str, *, gradient: str = "") -> str:
+    """A column head with the gradient and the unit: `mAP, exact gradient (%)`."""
+    words = name(metric) + (f", {gradient} gradient" if gradient else "")
+    return f"{words} (%)" if is_fraction(metric) else words
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def epsilon(value: float) -> str:
+    """An epsilon in pixel units of [0, 1] as 255ths: `8/255`."""
+    return f"{value * 255:.4g}/255"
+
+
+def number(metric: str, value: Any, spread: Any = None) -> str:
+    """A metric as printed, fractions in percent; `spread` follows after `±` unless it is missing."""
+    if is_missing(value):
+        return MISSING
+    text = _figure(metric, value)
+    return text if is_missing(spread) else f"{text} ± {_figure(metric, spread)}"
+
+
+def interval(metric: str, value: Any, low: Any, high: Any) -> str:
+    """A metric with its interval, where there is one: `55.2 [53.1, 57.3]`."""
+    if is_missing(value) or is_missing(low) or is_missing(high):
+        return number(metric, value)
+    return f"{_figure(metric, value)} [{_figure(metric, low)}, {_figure(metric, high)}]"
+
+
+def _figure(metric: str, value: float) -> str:
+    return f"{100 * value:.1f}" if is_fraction(metric) else f"{value:.4g}"
+
+
+def setting(column: str, value: Any) -> str:
+    """A setting as printed."""
+    if is_missing(value):
+        return MISSING
+    if column == "epsilon":
+        return epsilon(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
+
+
+def is_rule_gradient(gradient: str) -> bool:
+    """Whether the attack followed a rule's feedback and not the derivative of what it attacks."""
+    return gradient.split(":")[0] == "rule"
+
+
+def rule(name: str, scale: str = "xavier", gradient: str = "exact") -> str:
+    """A run's rule; for the zero-step control also the feedback that it was attacked through."""
+    shown = f"{name} (matched)" if scale == "matched" else name
+    feedback = gradient.partition(":")[2]
+    if not feedback:
+        return shown
+    untrained = " (no training)" if name == "bp" else ""
+    return f"{shown} through {feedback} feedback{untrained}"
+
+
+def rule_rank(name: str) -> str:
+    """A key that sorts rules: plain backpropagation first, unknown rules last."""
+    return f"{RULES.index(name) if name in RULES else len(RULES)}{name}"
+
+
+def sort_key(column: Hashable, value: Any) -> Any:
+    """A key for one cell that sorts any column, missing values first."""
+    if is_missing(value):
+        return (0, 0.0, "")
+    if isinstance(value, int | float):
+        return (1, float(value), "")
+    return (2, 0.0, rule_rank(str(value)) if column == "rule" else str(value))
