@@ -1,0 +1,57 @@
+"""Arrays at the door: torch or numpy in, checked numpy out; codes as packed bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashrobust.errors import InputError
+
+
+def as_array(values: Any) -> NDArray[Any]:
+    """A numpy array of an array, a sequence or a torch tensor on any device."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values)
+
+
+def as_codes(codes: Any, name: str = "codes") -> NDArray[Any]:
+    """Codes (N, K) as a numpy array, their values checked.
+
+    Raises:
+        InputError: not a matrix, no bits, or values other than -1 and +1.
+    """
+    array = as_array(codes)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"{name} have shape {array.shape}: give a matrix (images, bits)")
+    if array.dtype.kind not in "if" or not (np.abs(array) == 1).all():
+        raise InputError(f"{name} hold values other than -1 and +1: take the sign first, with sign(0) = +1")
+    return array
+
+
+def pack(codes: Any) -> NDArray[np.uint8]:
+    """Codes (N, K) in {-1, +1} as bits, (N, ceil(K / 8)) uint8, the first bit lowest; +1 becomes 1.
+
+    The last byte is filled up with zeros in every code, which leaves Hamming distances as they are.
+
+    Raises:
+        InputError: values other than -1 and +1.
+    """
+    return np.packbits(as_codes(codes) > 0, axis=1, bitorder="little")
+
+
+def unpack(packed: Any, bits: int) -> NDArray[np.int8]:
+    """Packed codes (N, ceil(bits / 8)) uint8 as int8 (N, bits) in {-1, +1}; the inverse of `pack`.
+
+    Raises:
+        InputError: the width does not fit the number of bits.
+    """
+    array = as_array(packed)
+    if bits < 1 or array.ndim != 2 or array.dtype != np.uint8 or array.shape[1] != -(-bits // 8):
+        raise InputError(
+            f"packed codes of {bits} bits are a uint8 matrix (images, ceil(bits / 8)), "
+            f"not {array.dtype} {array.shape}: give what pack returned and the same number of bits"
+        )
+    return np.unpackbits(array, axis=1, count=bits, bitorder="little").astype(np.int8) * 2 - 1

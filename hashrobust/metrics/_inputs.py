@@ -1,0 +1,109 @@
+"""Checks what the public functions are given and packs it for the compiled loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashrobust._arrays import as_array, as_codes, pack
+from hashrobust.errors import InputError
+from hashrobust.metrics._kernel import Pairs
+
+Labels = NDArray[Any]
+
+
+def pack_pairs(query_codes: Any, database_codes: Any, query_labels: Any, database_labels: Any) -> Pairs:
+    """Codes (Q, K), (N, K) and labels as words.
+
+    Raises:
+        InputError: anything but codes in {-1, +1} of equal width with as many labels, the labels of both
+            sides integer classes or both multi-hot over the same classes.
+    """
+    queries, database = as_codes(query_codes, "query codes"), as_codes(database_codes, "database codes")
+    if queries.shape[1] != database.shape[1]:
+        raise InputError(
+            f"query codes have {queries.shape[1]} bits and database codes {database.shape[1]}: "
+            "encode both with the same model"
+        )
+    pairs = pack_labels(query_labels, database_labels)
+    for name, codes, labels in (
+        ("query", queries, pairs.query_labels),
+        ("database", database, pairs.database_labels.T),
+    ):
+        if len(codes) != len(labels):
+            raise InputError(f"{len(codes)} {name} codes have {len(labels)} labels: give one label a code")
+    return pairs._replace(
+        query_codes=_words(pack(queries)),
+        database_codes=np.ascontiguousarray(_words(pack(database)).T),
+        bits=queries.shape[1],
+    )
+
+
+def pack_labels(query_labels: Any, database_labels: Any) -> Pairs:
+    """Pairs with labels and codes of no bits, so that all distances are 0 (for chance).
+
+    Raises:
+        InputError: see `pack_pairs`.
+    """
+    queries, database = _label_array(query_labels, "query"), _label_array(database_labels, "database")
+    if queries.shape[1:] != database.shape[1:]:
+        raise InputError(
+            f"query labels {queries.shape} and database labels {database.shape} do not go together: "
+            "give both as integer classes, or both multi-hot over the same classes"
+        )
+    classes = queries.ndim == 1
+    if queries.ndim == 2 and all((labels.sum(axis=1) == 1).all() for labels in (queries, database)):
+        classes, queries, database = True, queries.argmax(axis=1), database.argmax(axis=1)
+    if classes:
+        words = [labels.astype(np.uint64)[:, None] for labels in (queries, database)]
+    else:
+        words = [_words(np.packbits(labels != 0, axis=1)) for labels in (queries, database)]
+    return Pairs(
+        query_codes=np.empty((len(queries), 0), np.uint64),
+        query_labels=words[0],
+        database_codes=np.empty((0, len(database)), np.uint64),
+        database_labels=np.ascontiguousarray(words[1].T),
+        classes=classes,
+        bits=0,
+    )
+
+
+def _label_array(labels: Any, name: str) -> Labels:
+    array = as_array(labels)
+    if array.ndim not in (1, 2) or array.size == 0:
+        raise InputError(
+            f"{name} labels have shape {array.shape}: "
+            "give integer classes (images,) or multi-hot (images, classes)"
+        )
+    if array.ndim == 1 and (array.dtype.kind not in "iu" or array.min() < 0):
+        raise InputError(f"{name} labels are not class numbers: give integers from 0 on")
+    if array.ndim == 2 and not ((array == 0) | (array == 1)).all():
+        raise InputError(f"{name} labels hold values other than 0 and 1: give multi-hot labels")
+    return array
+
+
+def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Rows of bytes, filled up with zeros, as rows of 64-bit words."""
+    missing = -packed.shape[1] % 8
+    return np.ascontiguousarray(np.pad(packed, ((0, 0), (0, missing)))).view(np.uint64)
+
+
+def check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
+    """Raise InputError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise InputError(f"{name} '{value}' is unknown: choose from {', '.join(choices)}")
+
+
+def check_top(k: int | None, database: int) -> int:
+    """The number of positions that count: k, at most the whole database.
+
+    Raises:
+        InputError: k is not a whole number from 1 on.
+    """
+    if k is None:
+        return database
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"k is {k}: give a whole number from 1 on, or None for the full ranking")
+    return min(int(k), database)

@@ -1,0 +1,165 @@
+"""Styles, bootstrap intervals, code statistics and the table a run records."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from hashrobust.errors import InputError
+from hashrobust.metrics import (
+    STYLES,
+    average_precision,
+    bootstrap_interval,
+    code_statistics,
+    map_in_styles,
+    mean_average_precision,
+    paired_bootstrap_interval,
+    retrieval_metrics,
+)
+
+
+@pytest.fixture(params=["classes", "multi-hot"])
+def problem(request):
+    generator = np.random.default_rng(4)
+    features = generator.normal(size=(12, 5)), generator.normal(size=(60, 5))
+    codes = [np.where(side >= 0, 1, -1).astype(np.int8) for side in features]
+    if request.param == "classes":
+        labels = [generator.integers(0, 8, len(side)) for side in features]
+        labels[0][0] = 99  # a query with nothing relevant
+    else:
+        labels = [(generator.random((len(side), 6)) < 0.1).astype(np.uint8) for side in features]
+        labels[0][0] = 0
+    return codes, labels, features
+
+
+def ranked_scores(codes, labels, order_of, k):
+    """Average precision by relevant items retrieved, with the number of them, one query at a time."""
+    scores = []
+    for query in range(len(codes[0])):
+        wanted = labels[0][query]
+        relevant = labels[1] == wanted if labels[1].ndim == 1 else labels[1] @ wanted > 0
+        top = relevant[order_of(query)][:k]
+        at = np.flatnonzero(top) + 1
+        scores.append((np.arange(1, len(at) + 1) / at).sum() / len(at) if len(at) else None)
+    return scores
+
+
+@pytest.mark.parametrize("k", [4, 25, None])
+def test_styles_follow_their_definitions(problem, k):
+    codes, labels, features = problem
+    distances = (codes[0][:, None] != codes[1]).sum(axis=2)
+    stable = ranked_scores(codes, labels, lambda q: np.argsort(distances[q], kind="stable"), k)
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in features]
+    squared = ((unit[0][:, None] - unit[1]) ** 2).sum(axis=2)
+    by_feature = ranked_scores(codes, labels, lambda q: np.argsort(10 * distances[q] + squared[q]), k)
+    scores = map_in_styles(*codes, *labels, k=k, query_features=features[0], database_features=features[1])
+    assert set(scores) == set(STYLES)
+    assert scores["deephash"] == pytest.approx(np.mean([s or 0 for s in stable]))
+    assert scores["dhta"] == pytest.approx(np.mean([s for s in stable if s is not None]))
+    assert scores["h2q"] == pytest.approx(np.mean([s or 0 for s in by_feature]))
+    assert scores["textbook"] == pytest.approx(average_precision(*codes, *labels, k=k).mean())
+    tie_aware = average_precision(*codes, *labels, k=k, normalizer="retrieved").mean()
+    assert scores["default"] == pytest.approx(tie_aware)
+    for style in STYLES:
+        alone = mean_average_precision(
+            *codes, *labels, k=k, style=style, query_features=features[0], database_features=features[1]
+        )
+        assert alone == scores[style]
+
+
+def test_styles_that_lack_features(problem):
+    codes, labels, features = problem
+    assert set(map_in_styles(*codes, *labels)) == set(STYLES) - {"h2q"}
+    with pytest.raises(InputError, match="features"):
+        mean_average_precision(*codes, *labels, style="h2q")
+    with pytest.raises(InputError, match="one row"):
+        map_in_styles(*codes, *labels, query_features=features[0][1:], database_features=features[1])
+    with pytest.raises(InputError, match="style 'other'"):
+        mean_average_precision(*codes, *labels, style="other")
+
+
+def test_styles_are_zero_when_nothing_is_relevant():
+    codes = np.ones((3, 8))
+    scores = map_in_styles(codes, codes, [0, 0, 0], [1, 1, 1], query_features=codes, database_features=codes)
+    assert set(scores.values()) == {0.0}
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    inside = 0
+    for seed in range(200):
+        low, high = bootstrap_interval(generator.normal(0.3, 1, 60), samples=400, seed=seed)
+        inside += low <= 0.3 <= high
+    assert 0.88 <= inside / 200 <= 0.99
+
+
+def test_interval_has_the_width_of_the_normal_one():
+    values = np.random.default_rng(1).random(400)
+    low, high = bootstrap_interval(values)
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert low == pytest.approx(values.mean() - half, abs=0.05 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.05 * half)
+    narrow = bootstrap_interval(values, confidence=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_interval_depends_on_values_and_seed_only():
+    values = np.random.default_rng(2).random(30)
+    assert bootstrap_interval(values, seed=3) == bootstrap_interval(values.tolist(), seed=3)
+    assert bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=4)
+    assert bootstrap_interval([0.25]) == (0.25, 0.25)
+
+
+def test_pairs_are_resampled_together():
+    values = np.random.default_rng(3).random(50)
+    low, high = paired_bootstrap_interval(values + 0.1, values)
+    assert low == pytest.approx(0.1)
+    assert high == pytest.approx(0.1)
+    unpaired = bootstrap_interval(values)
+    assert unpaired[1] - unpaired[0] > 0.05
+
+
+@pytest.mark.parametrize("values", [[], [np.nan], [[0.1]]])
+def test_interval_of_nothing_is_an_error(values):
+    with pytest.raises(InputError, match="bootstrap values"):
+        bootstrap_interval(values)
+
+
+def test_interval_of_odd_requests_is_an_error():
+    with pytest.raises(InputError, match="confidence"):
+        bootstrap_interval([0.1], confidence=95)
+    with pytest.raises(InputError, match="same queries"):
+        paired_bootstrap_interval([0.1], [0.1, 0.2])
+
+
+def test_code_statistics_of_known_codes():
+    full = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]])
+    assert code_statistics(full) == {"bit_balance": 1, "bit_correlation": 0, "distinct_codes": 4}
+    copies = np.array([[1, 1, -1], [1, 1, -1], [-1, -1, 1], [-1, -1, 1]])
+    assert code_statistics(copies) == pytest.approx(
+        {"bit_balance": 1, "bit_correlation": 1, "distinct_codes": 2}
+    )
+    constant = np.ones((5, 12))
+    assert code_statistics(constant) == {"bit_balance": 0, "bit_correlation": 0, "distinct_codes": 1}
+    assert code_statistics([[1], [-1]])["bit_correlation"] == 0
+
+
+def test_recorded_table_agrees_with_the_single_functions(problem):
+    codes, labels, _ = problem
+    metrics = retrieval_metrics(*codes, *labels, k=9)
+    assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
+    scores = average_precision(*codes, *labels)
+    assert metrics["map"] == pytest.approx(scores.mean())
+    assert (metrics["map_low"], metrics["map_high"]) == bootstrap_interval(scores)
+    assert metrics["map_worst_ties"] < metrics["map"] < metrics["map_best_ties"]
+    at_k = average_precision(*codes, *labels, k=9, normalizer="retrieved")
+    assert metrics["map_at_k"] == metrics["map_style_default"] == pytest.approx(at_k.mean())
+    assert metrics["empty_queries"] >= 1 / 12
+    sizes = {"queries": 12, "database": 60, "bits": 5, "k": 9}
+    assert {name: metrics[name] for name in sizes} == sizes
+    whole = retrieval_metrics(*codes, *labels, k=None)
+    assert whole["k"] == 60
+    assert whole["map_at_k"] == pytest.approx(whole["map"])
+    assert whole["chance_map_at_k"] == pytest.approx(whole["chance_map"])
