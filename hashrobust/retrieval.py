@@ -50,7 +50,10 @@ def _ivf(bits: int, count: int, *, lists: int | None = None, probes: int | None 
 
 
 def _hnsw(bits: int, count: int, *, neighbors: int = 32, effort: int = 64) -> Any:
-    """A graph of near neighbours, walked greedily with `effort` candidates in hand."""
+    """A graph of near neighbours, walked greedily with `effort` candidates in hand.
+
+    Building it on several threads may give another graph each time; on one thread it does not.
+    """
     index = faiss.IndexBinaryHNSW(_padded(bits), max(2, _positive("neighbors", neighbors)))
     index.hnsw.efSearch = _positive("effort", effort)
     return index
