@@ -15,20 +15,21 @@ def ball(clean: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     Every x between them has |x - clean| <= epsilon, be the difference taken exactly or in the precision
     of the images.
     """
-    exact = clean.double()
+    # Rounding is monotone: a distance of at most a float of the images' precision rounds to at most that.
+    radius = torch.tensor(epsilon, dtype=clean.dtype)
+    if radius.item() > epsilon:
+        radius = torch.nextafter(radius, torch.zeros_like(radius))
+    lower, upper = clean.double() - radius.item(), clean.double() + radius.item()
     return (
-        _toward(clean, (exact - epsilon).clamp(min=0.0).to(clean.dtype), epsilon),
-        _toward(clean, (exact + epsilon).clamp(max=1.0).to(clean.dtype), epsilon),
+        _toward(clean, lower.clamp(min=0.0).to(clean.dtype), radius.item()),
+        _toward(clean, upper.clamp(max=1.0).to(clean.dtype), radius.item()),
     )
 
 
-def _toward(clean: Tensor, bound: Tensor, epsilon: float) -> Tensor:
-    """Move a rounded bound toward `clean`, a float at a time, until it lies inside."""
-    for _ in range(2):
-        exact = (bound.double() - clean.double()).abs() > epsilon
-        rounded = (bound - clean).abs().double() > epsilon
-        bound = torch.where(exact | rounded, torch.nextafter(bound, clean), bound)
-    return bound
+def _toward(clean: Tensor, bound: Tensor, radius: float) -> Tensor:
+    """Where rounding put a bound outside, the next float toward `clean`."""
+    outside = (bound.double() - clean.double()).abs() > radius
+    return torch.where(outside, torch.nextafter(bound, clean), bound)
 
 
 def project(images: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

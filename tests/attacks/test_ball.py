@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hashrobust.attacks import ball, inside_ball, project, round_to_8_bits
+
+EPSILONS = st.sampled_from([1 / 255, 2 / 255, 8 / 255, 0.032, 0.1, 0.5, 1.0, 1e-4])
+SEEDS = st.integers(0, 2**31)
+
+
+def draw(seed: int, levels: bool) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    if levels:
+        return torch.randint(0, 256, (4, 1, 8, 8), generator=generator).float() / 255
+    pixels = torch.rand(4, 1, 8, 8, generator=generator)
+    # Powers spread the pixels over the exponents of float32; 0 and 1 are always there.
+    pixels = pixels ** torch.tensor([1.0, 3.0, 30.0, 0.1])[:, None, None, None]
+    pixels[0, 0, 0, 0], pixels[0, 0, 0, 1] = 0.0, 1.0
+    return pixels
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, EPSILONS, st.booleans())
+def test_projection_never_leaves_the_ball_by_a_single_rounding(
+    seed: int, epsilon: float, levels: bool
+) -> None:
+    clean = draw(seed, levels)
+    wild = clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed + 1))
+    inside = project(wild, *ball(clean, epsilon))
+    assert inside.min() >= 0 and inside.max() <= 1
+    # Exactly (float32 differences are exact in float64), and in float32 against the float64 epsilon.
+    assert (inside.double() - clean.double()).abs().max() <= epsilon
+    assert (inside - clean).abs().double().max() <= epsilon
+    assert inside_ball(inside, clean, epsilon)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, EPSILONS)
+def test_ball_is_as_large_as_float_allows(seed: int, epsilon: float) -> None:
+    clean = draw(seed, levels=False)
+    lower, upper = ball(clean, epsilon)
+    ideal_lower = (clean.double() - epsilon).clamp(min=0)
+    ideal_upper = (clean.double() + epsilon).clamp(max=1)
+    assert (lower.double() - ideal_lower).abs().max() < 2e-7
+    assert (upper.double() - ideal_upper).abs().max() < 2e-7
+
+
+def test_inside_ball_sees_each_way_out() -> None:
+    clean = torch.full((1, 1, 2, 2), 0.5)
+    assert inside_ball(clean, clean, 0.1)
+    assert not inside_ball(clean + 0.2, clean, 0.1)
+    assert not inside_ball(clean + float("nan"), clean, 0.1)
+    assert not inside_ball(clean + 0.7, clean, 1.0)
+    assert not inside_ball(clean - 0.7, clean, 1.0)
+
+
+def slow_round(pixel: float, clean: float, epsilon: float) -> float:
+    tolerance = 2.0**-23
+    inside = [level for level in range(256) if abs(level / 255 - clean) <= epsilon + tolerance]
+    return min(inside, key=lambda level: abs(level / 255 - pixel)) / 255 if inside else pixel
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, EPSILONS, st.booleans())
+def test_rounding_takes_the_nearest_level_inside(seed: int, epsilon: float, levels: bool) -> None:
+    clean = draw(seed, levels)
+    noise = torch.rand(clean.shape, generator=torch.Generator().manual_seed(seed + 1)) * 2 - 1
+    images = project(clean + epsilon * noise, *ball(clean, epsilon))
+    rounded = round_to_8_bits(images, clean, epsilon).flatten()
+    for got, pixel, origin in zip(
+        rounded.tolist(), images.flatten().tolist(), clean.flatten().tolist(), strict=True
+    ):
+        expected = slow_round(pixel, origin, epsilon)
+        # Equally near levels are both right.
+        assert abs(abs(got - pixel) - abs(expected - pixel)) < 1e-6
+        assert abs(got - origin) <= epsilon + 2e-7
+
+
+def test_rounding_keeps_a_pixel_without_a_level_in_reach() -> None:
+    clean = torch.full((1, 1, 1, 2), 0.5 / 255)
+    images = clean + 1e-4
+    assert torch.equal(round_to_8_bits(images, clean, 2e-4), images)
+
+
+def test_rounding_reaches_the_full_epsilon_in_levels() -> None:
+    clean = (torch.arange(256).float() / 255).view(1, 1, 16, 16)
+    _, upper = ball(clean, 8 / 255)
+    levels = (round_to_8_bits(upper, clean, 8 / 255) * 255).round().flatten().int()
+    assert levels.tolist() == [min(level + 8, 255) for level in range(256)]

@@ -1,0 +1,152 @@
+"""What every registered attack keeps, with its modern default and each preset."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hashrobust.attacks import Attack, AttackContext, attacks, build_attack, inside_ball
+from hashrobust.errors import InputError
+
+CASES = [(name, preset) for name in attacks for preset in [None, *sorted(attacks[name].presets)]]
+VARIANTS = [*CASES, ("center", "targeted"), ("center", "logit"), ("noise", "sign")]
+
+
+def build(name: str, preset: str | None, **params: Any) -> Attack:
+    """The attack with its long presets cut to a dozen steps that still cross the ball."""
+    extra: dict[str, dict[str, Any]] = {
+        "targeted": {"targeted": True},
+        "logit": {"loss": "logit"},
+        "sign": {"kind": "sign"},
+    }
+    if preset in extra:
+        return build_attack(name, **extra[preset], **({} if name == "noise" else {"steps": 12}), **params)
+    if name == "noise":
+        return build_attack(name, preset=preset, **params)
+    short: dict[str, Any] = {"steps": 12} | ({"step_size": 0.05} if preset else {})
+    return build_attack(name, preset=preset, **(short | params))
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda case: "-".join(filter(None, case)))
+def attack(request: pytest.FixtureRequest) -> Attack:
+    return build(*request.param)
+
+
+def test_images_stay_in_the_ball_and_in_range(attack: Attack, scene: Any) -> None:
+    images = attack(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    assert images.shape == scene.images.shape and images.dtype == torch.float32
+    assert not images.requires_grad
+    assert inside_ball(images, scene.images, attack.epsilon)
+    assert not torch.equal(images, scene.images)
+
+
+def test_repeats_bit_for_bit(attack: Attack, scene: Any) -> None:
+    first = attack(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    torch.rand(7)
+    second = attack(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    assert torch.equal(first, second)
+
+
+def test_a_sample_does_not_depend_on_its_batch_mates(attack: Attack, scene: Any) -> None:
+    whole = attack(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    ids, images = scene.context.sample_ids.clone(), scene.images.clone()
+    ids[1:], images[1:] = ids[1:] + 50, torch.rand_like(images[1:])
+    labels, targets = scene.labels.flip(0), scene.context.targets.flip(0)
+    labels[0], targets[0] = scene.labels[0], scene.context.targets[0]
+    context = replace(scene.context, sample_ids=ids, targets=targets)
+    mixed = attack(scene.model, images, labels=labels, context=context)
+    assert torch.equal(mixed[0], whole[0])
+    assert not torch.equal(mixed[1], whole[1])
+
+
+def test_cutting_the_batch_changes_no_code(attack: Attack, scene: Any) -> None:
+    whole = attack(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    rows = slice(4, 6)
+    context = replace(
+        scene.context, sample_ids=scene.context.sample_ids[rows], targets=scene.context.targets[rows]
+    )
+    part = attack(scene.model, scene.images[rows], labels=scene.labels[rows], context=context)
+    assert torch.equal(scene.model(part) >= 0, scene.model(whole[rows]) >= 0)
+
+
+def test_no_worse_than_the_clean_start_and_truthful(attack: Attack, scene: Any) -> None:
+    result = attack.run(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    if type(attack).__name__ != "Noise":
+        assert (result.objective <= result.clean_objective).all()
+        assert (result.gradient_evaluations <= attack.steps * attack.restarts).all()  # type: ignore[attr-defined]
+        assert (result.gradient_evaluations > 0).any()
+    for field in ("objective", "finished", "zero_gradients", "nonfinite_gradients"):
+        assert getattr(result, field).shape == (6,)
+    assert (result.nonfinite_gradients == 0).all()
+
+
+def test_model_is_left_as_it_was(attack: Attack, scene: Any) -> None:
+    scene.model.train()
+    before = {name: value.clone() for name, value in scene.model.state_dict().items()}
+    images, labels = scene.images.clone(), scene.labels.clone()
+    attack(scene.model, images, labels=labels, context=scene.context)
+    assert scene.model.training
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in scene.model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in scene.model.state_dict().items())
+    assert torch.equal(images, scene.images) and not images.requires_grad
+
+
+def test_needs_are_enforced_by_name(attack: Attack, scene: Any) -> None:
+    assert attack.needs <= {"labels", "train_codes", "database_codes", "targets"}
+    for need in attack.needs:
+        labels = None if need == "labels" else scene.labels
+        context = scene.context if need == "labels" else replace(scene.context, **{need: None})
+        with pytest.raises(InputError, match=need):
+            attack(scene.model, scene.images, labels=labels, context=context)
+    given = {need: getattr(scene.context, need) for need in attack.needs - {"labels"}}
+    for side in ("train", "database"):
+        if f"{side}_codes" in given:
+            given[f"{side}_labels"] = getattr(scene.context, f"{side}_labels")
+    labels = scene.labels if "labels" in attack.needs else None
+    attack(scene.model, scene.images, labels=labels, context=AttackContext(**given))
+
+
+def test_goal_and_theory_codes(attack: Attack, scene: Any) -> None:
+    assert attack.goal in ("non-targeted", "targeted")
+    assert (attack.goal == "targeted") == ("targets" in attack.needs)
+    codes = torch.where(scene.model(scene.images) >= 0, 1.0, -1.0)
+    theory = attack.theory_codes(codes, scene.labels, scene.context)
+    if type(attack).__name__ == "Noise":
+        assert theory is None
+    else:
+        assert theory is not None and theory.shape == codes.shape
+        assert set(theory.flatten().tolist()) <= {-1.0, 1.0}
+
+
+def test_integer_and_multi_hot_labels_are_the_same(attack: Attack, scene: Any) -> None:
+    hot = nn.functional.one_hot
+    context = replace(
+        scene.context,
+        train_labels=hot(scene.context.train_labels, 4),
+        database_labels=hot(scene.context.database_labels, 4).bool(),
+    )
+    first = attack(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    second = attack(scene.model, scene.images, labels=hot(scene.labels, 4), context=context)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", list(attacks))
+def test_seed_changes_the_random_start(name: str, scene: Any) -> None:
+    one, two = (
+        build(name, None, seed=seed)(scene.model, scene.images, labels=scene.labels, context=scene.context)
+        for seed in (1, 2)
+    )
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize(("name", "preset"), CASES)
+def test_published_settings_build(name: str, preset: str | None) -> None:
+    attack = build_attack(name, preset=preset)
+    assert attacks.describe(name)
+    if preset is not None:
+        for key, value in attacks[name].presets[preset].items():
+            assert getattr(attack, key) == value

@@ -1,0 +1,275 @@
+"""The one loop: what it reaches, what it keeps, and the mistakes that it must not make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hashrobust.attacks import AttackContext, build_attack, inside_ball
+from hashrobust.attacks._optimizers import OPTIMIZERS
+from hashrobust.errors import InputError, UnknownNameError
+
+Build = Callable[[Tensor, Tensor], nn.Module]
+
+
+def separable(linear: Build, bits: int = 16) -> tuple[nn.Module, Tensor, Tensor]:
+    """Each bit sees four pixels of its own: (model, images, bits that some image in the ball flips)."""
+    weight = torch.zeros(bits, 4 * bits)
+    for bit in range(bits):
+        weight[bit, 4 * bit : 4 * bit + 4] = torch.randn(4)
+    images = torch.rand(5, 1, 8, 8)
+    bias = -(images.flatten(1) @ weight.T).mean(dim=0)
+    model = linear(weight, bias)
+    z = model(images).detach()
+    h = torch.where(z >= 0, 1.0, -1.0)
+    x = images.flatten(1)
+    lowest = torch.empty_like(z)
+    for bit in range(bits):
+        down = (x - 8 / 255).clamp(min=0), (x + 8 / 255).clamp(max=1)
+        signed = h[:, bit, None] * weight[bit]
+        lowest[:, bit] = (
+            torch.where(signed > 0, down[0] * signed, down[1] * signed).sum(1) + h[:, bit] * bias[bit]
+        )
+    assert lowest.abs().min() > 1e-5
+    return model, images, lowest < 0
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("hag", {"beta": 0.0}), ("sdha", {}), ("center", {}), ("center", {"loss": "saat"}),
+    ("center", {"loss": "logit"}), ("center", {"optimizer": "adam", "step_size": 0.01}),
+])  # fmt: skip
+def test_reaches_the_known_optimum_of_a_linear_model(name: str, options: Any, linear: Build) -> None:
+    model, images, flippable = separable(linear)
+    h = torch.where(model(images) >= 0, 1.0, -1.0)
+    # Each image alone in its class, its own code the only relevant one: every attack must flip all it can.
+    context = AttackContext(train_codes=h, train_labels=torch.arange(5))
+    context = replace(
+        context,
+        train_codes=torch.cat([h, -h]),
+        train_labels=torch.cat([torch.arange(5), torch.full((5,), 5)]),
+    )
+    attack = build_attack(name, steps=60, **options)
+    if name == "center":
+        codes = attack.theory_codes(h, torch.arange(5), context)
+        assert codes is not None
+        flippable = torch.where(codes == -h, flippable, False)
+    images = attack(model, images, labels=torch.arange(5), context=context)
+    flipped = torch.where(model(images) >= 0, 1.0, -1.0) != h
+    assert torch.equal(flipped & flippable, flippable)
+
+
+def test_the_last_update_is_included(linear: Build) -> None:
+    model = linear(torch.ones(1, 4), torch.tensor([-2.05]))
+    images = torch.full((1, 1, 2, 2), 0.5) + torch.tensor(0.0201)
+    attack = build_attack("hag", steps=1, step_size=2 * 0.03, epsilon=0.03, random_start=False)
+    result = attack.run(model, images)
+    assert result.objective.item() == -1.0 and result.clean_objective.item() == 1.0
+    assert model(result.images).item() < 0 < model(images).item()
+
+
+def slow_pgd(model: nn.Module, image: Tensor, code: Tensor, epsilon: float, steps: int) -> Tensor:
+    """One image by plain signed descent on tanh(z / mean |z0|) . code / K, best by hard then relaxed."""
+    scale = model(image[None]).abs().mean().item()
+    candidates = [image]
+    x = image.clone()
+    for _ in range(steps):
+        leaf = x.clone().requires_grad_(True)
+        (torch.tanh(model(leaf[None])[0] / scale) * code).mean().backward()
+        x = (x - 1 / 255 * leaf.grad.sign()).clamp(image - epsilon, image + epsilon).clamp(0, 1)  # type: ignore[union-attr]
+        candidates.append(x)
+
+    def score(candidate: Tensor) -> tuple[float, float]:
+        z = model(candidate[None])[0].detach()
+        return (torch.where(z >= 0, 1.0, -1.0) * code).mean().item(), (torch.tanh(z) * code).mean().item()
+
+    return min(candidates, key=score)
+
+
+def test_equals_a_slow_loop_over_samples(scene: Any) -> None:
+    attack = build_attack("center", steps=20, step_size=1 / 255, random_start=False)
+    got = attack(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    h = torch.where(scene.model(scene.images) >= 0, 1.0, -1.0)
+    theory = attack.theory_codes(h, scene.labels, scene.context)
+    assert theory is not None
+    for row in range(len(scene.images)):
+        expected = slow_pgd(scene.model, scene.images[row], -theory[row], attack.epsilon, 20)
+        assert (got[row] - expected).abs().max() < 1e-5
+
+
+def test_recorded_objective_is_that_of_the_returned_images(scene: Any) -> None:
+    attack = build_attack("hag", steps=10, restarts=2)
+    result = attack.run(scene.model, scene.images, context=scene.context)
+    h0, h = (torch.where(scene.model(x) >= 0, 1.0, -1.0) for x in (scene.images, result.images))
+    torch.testing.assert_close(result.objective, (h * h0).mean(dim=1))
+
+
+def test_finished_samples_are_frozen_and_still_returned(linear: Build) -> None:
+    # Both bits of the first image flip within a few steps; the second image is out of reach.
+    model = linear(torch.eye(4)[:2] * 100, torch.tensor([-50.0, -50.0]))
+    images = torch.full((2, 1, 2, 2), 0.501)
+    images[1] = 1.0
+    result = build_attack("hag", steps=20, alpha=1.0, beta=0.0).run(model, images)
+    assert result.finished.tolist() == [True, False]
+    assert result.objective.tolist() == [-1.0, 1.0]
+    assert result.gradient_evaluations[0] < 20 == result.gradient_evaluations[1]
+    assert (model(result.images)[0] < 0).all()
+
+
+def test_a_restart_never_makes_it_worse(scene: Any) -> None:
+    one, three = (build_attack("hag", steps=5, restarts=n).run(scene.model, scene.images) for n in (1, 3))
+    assert (three.objective <= one.objective).all()
+    assert (three.gradient_evaluations == 15).all()
+
+
+def test_zero_and_nonfinite_gradients_are_counted_and_harmless(scene: Any) -> None:
+    class Flat(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return scene.model(x).detach() + 0 * x.flatten(1)[:, :1]
+
+    attack = build_attack("hag", steps=4)
+    result = attack.run(Flat(), scene.images)
+    assert (result.zero_gradients == 4).all() and (result.nonfinite_gradients == 0).all()
+
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            # The derivative of sqrt at 0 is infinite: infinity times zero in the third image.
+            bad = (x[:, :, :1, :1] * 0).sqrt().flatten(1).sum(1, keepdim=True) * 0
+            return scene.model(x) + bad * torch.tensor([0, 0, 1.0, 0, 0, 0])[:, None]
+
+    result = attack.run(Broken(), scene.images)
+    assert result.nonfinite_gradients[2] == 4
+    assert inside_ball(result.images, scene.images, attack.epsilon)
+
+
+def test_outputs_that_are_not_numbers_never_win(scene: Any) -> None:
+    calls = 0
+
+    def model(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return scene.model(x) if calls == 1 else scene.model(x) * float("nan")
+
+    result = build_attack("hag", steps=3).run(model, scene.images)
+    assert torch.equal(result.images, scene.images)
+    assert not result.finished.any()
+    assert (result.nonfinite_gradients == 3).all()
+
+
+def test_before_step_sees_each_restart_and_step_before_the_forward_pass(scene: Any) -> None:
+    events: list[Any] = []
+
+    def model(x: Tensor) -> Tensor:
+        events.append("forward")
+        return scene.model(x)
+
+    context = AttackContext(before_step=lambda restart, step: events.append((restart, step)))
+    build_attack("hag", steps=2, restarts=2).run(model, scene.images, context=context)
+    once = ["forward"]
+    assert events == [*once, (0, 0), *once, (0, 1), *once, *once, (1, 0), *once, (1, 1), *once, *once]
+
+
+def test_random_start_is_keyed_by_sample_id(scene: Any) -> None:
+    images = scene.images[:1].repeat(3, 1, 1, 1)
+    attack = build_attack("noise")
+    noisy = attack(scene.model, images, context=AttackContext(sample_ids=torch.tensor([7, 8, 7])))
+    assert torch.equal(noisy[0], noisy[2]) and not torch.equal(noisy[0], noisy[1])
+
+
+def test_works_under_no_grad_and_with_frozen_parameters(scene: Any) -> None:
+    attack = build_attack("hag", steps=5)
+    free = attack(scene.model, scene.images)
+    scene.model.requires_grad_(False)
+    with torch.no_grad():
+        frozen = attack(scene.model, scene.images)
+    assert torch.equal(free, frozen)
+
+
+@pytest.mark.parametrize("name", ["momentum", "gradient", "adam"])
+def test_step_rules_equal_those_of_torch(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(6, 2, 1, 3, 3, generator=generator)
+    ours, theirs = torch.zeros(2, 1, 3, 3), nn.Parameter(torch.zeros(2, 1, 3, 3))
+    optimizer: torch.optim.Optimizer
+    if name == "adam":
+        optimizer = torch.optim.Adam([theirs], lr=0.1)
+    else:
+        optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=0.9 if name == "momentum" else 0.0)
+    update = OPTIMIZERS[name](0.1)
+    for gradient in gradients:
+        ours = ours - update(gradient)
+        theirs.grad = gradient
+        optimizer.step()
+    torch.testing.assert_close(ours, theirs.detach())
+
+
+def test_normalized_steps_have_the_given_norm_and_survive_zero() -> None:
+    gradient = torch.randn(3, 1, 4, 4)
+    gradient[1] = 0
+    lengths = OPTIMIZERS["normalized"](0.3)(gradient).flatten(1).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.tensor([0.3, 0.0, 0.3]))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_default_alpha_does_not_saturate_whatever_the_scale_of_the_outputs(scale: float, scene: Any) -> None:
+    plain = build_attack("center", steps=30).run(
+        scene.model, scene.images, labels=scene.labels, context=scene.context
+    )
+    scaled = build_attack("center", steps=30).run(
+        lambda x: scale * scene.model(x), scene.images, labels=scene.labels, context=scene.context
+    )
+    torch.testing.assert_close(scaled.objective, plain.objective)
+    assert (scaled.zero_gradients == 0).all()
+
+
+def test_a10_runs_through_the_tenths() -> None:
+    from hashrobust.attacks._alpha import alpha_at
+
+    values = [alpha_at("A10", step, 20, torch.ones(1, 2)) for step in range(20)]
+    assert values == [v for v in (0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0) for _ in range(2)]
+
+
+@pytest.mark.parametrize(("params", "words"), [
+    ({"epsilon": 8}, "8/255"), ({"epsilon": 0}, "epsilon"), ({"epsilon": -0.1}, "epsilon"),
+    ({"epsilon": float("nan")}, "epsilon"), ({"steps": 0}, "steps"), ({"steps": 2.5}, "steps"),
+    ({"restarts": 0}, "restarts"), ({"restarts": 2, "random_start": False}, "random_start"),
+    ({"optimizer": "sing"}, "sign"), ({"alpha": 0}, "alpha"), ({"alpha": "A11"}, "A10"),
+    ({"step_size": 0.0}, "step_size"), ({"steps": 10, "step_size": 1 / 255}, "cannot cross"),
+    ({"step": 3}, "steps"), ({"preset": "orignal"}, "original"),
+])  # fmt: skip
+def test_wrong_settings_are_refused_with_a_way_out(params: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        build_attack("hag", **params)
+
+
+def test_unknown_attack_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="hag"):
+        build_attack("hgg")
+    with pytest.raises(InputError, match="none"):
+        build_attack("noise", preset="saat")
+
+
+def test_parameters_win_over_the_preset() -> None:
+    attack: Any = build_attack("hag", preset="original", steps=50, seed=4)
+    assert (attack.steps, attack.seed, attack.optimizer) == (50, 4, "gradient")
+
+
+def test_wrong_inputs_are_refused(scene: Any) -> None:
+    attack, model = build_attack("hag", steps=2), scene.model
+    for images in (scene.images * 255, scene.images[0], scene.images.int(), scene.images - 1):
+        with pytest.raises(InputError, match="images"):
+            attack(model, images)
+    with pytest.raises(InputError, match="rows"):
+        attack(model, scene.images, context=AttackContext(sample_ids=torch.arange(3)))
+    with pytest.raises(InputError, match="no gradient"):
+        attack(lambda x: model(x).detach(), scene.images)
+    with pytest.raises(InputError, match="outputs of shape"):
+        attack(lambda x: x, scene.images)
+    center = build_attack("center", steps=2)
+    with pytest.raises(InputError, match=r"train_codes must be"):
+        context = replace(scene.context, train_codes=scene.context.train_codes * 0.5)
+        center(model, scene.images, labels=scene.labels, context=context)
