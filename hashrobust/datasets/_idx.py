@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hashrobust.errors import DataError
 
 UNSIGNED_BYTE = 0x08
+MOST_BYTES = 2**30
 
 
 def _parse(read: Callable[[int], bytes], ndim: int) -> NDArray[np.uint8]:
@@ -31,6 +32,8 @@ def _parse(read: Callable[[int], bytes], ndim: int) -> NDArray[np.uint8]:
         raise ValueError("it ends inside its header")
     shape = struct.unpack(f">{ndim}I", dimensions)
     expected = math.prod(shape)
+    if expected > MOST_BYTES:
+        raise ValueError(f"its header promises {expected} bytes, more than any set of this family has")
     content = read(expected + 1)
     if len(content) != expected:
         follow = "more" if len(content) > expected else f"only {len(content)}"

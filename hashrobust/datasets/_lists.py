@@ -35,6 +35,9 @@ class ListedImages:
     repeated: list[str] = field(default_factory=list)  # lines that name an image of their own list again
     _ids: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._resolved_root = self.root.resolve()
+
     def add_list(self, file: Path) -> list[int]:
         """Read one list and return the ids of its images, in its order, each once.
 
@@ -79,14 +82,13 @@ class ListedImages:
         return path, tuple(int(token) for token in tokens[-count:])
 
     def _inside_root(self, path: str, place: str) -> str:
-        root = self.root.resolve()
         try:
-            file = (root / path).resolve()
-        except (OSError, ValueError) as error:  # a loop of links, a null byte
+            file = (self._resolved_root / path).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null byte
             raise DataError(f"{place}: '{path}' is no usable path ({error})") from error
-        if not file.is_relative_to(root) or file == root:
+        if self._resolved_root not in file.parents:
             raise DataError(
                 f"{place}: '{path}' leaves the folder '{self.root}': give paths below it, or name the folder "
                 "of the images with root="
             )
-        return file.relative_to(root).as_posix()
+        return file.relative_to(self._resolved_root).as_posix()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -66,6 +67,10 @@ class MemoryImages:
 
     def digests(self) -> list[bytes]:
         """A hash of the raw pixel bytes of every image."""
+        return self._digests
+
+    @cached_property
+    def _digests(self) -> list[bytes]:
         return [content_digest(image.tobytes()) for image in self._pixels]
 
     def path(self, image_id: int) -> str:

@@ -1,0 +1,244 @@
+"""Folders of images as users have them: odd modes, rotated, damaged, copied, empty."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision import transforms
+
+from hashrobust.datasets import RetrievalDataset, load_dataset
+from hashrobust.datasets._files import decode
+from hashrobust.datasets._protocol import SPLITS
+from hashrobust.datasets.image_folder import class_sizes
+from hashrobust.errors import DataError, InputError
+
+
+def fill(root: Path, save_image, **counts: int) -> None:  # type: ignore[no-untyped-def]
+    seed = 0
+    for name, count in counts.items():
+        for number in range(count):
+            save_image(root / name / f"{number:03}.png", seed)
+            seed += 1
+
+
+def paths(data: RetrievalDataset) -> dict[str, set[str]]:
+    return {
+        split: {getattr(data, split).path(i) for i in range(len(getattr(data, split)))} for split in SPLITS
+    }
+
+
+def png(array: np.ndarray, colour_type: int) -> bytes:
+    """A PNG file of 16-bit samples (H, W, channels), by the specification's layout."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width = array.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_every_image_stands_in_one_split_by_proportion(tmp_path: Path, save_image) -> None:  # type: ignore[no-untyped-def]
+    fill(tmp_path, save_image, cat=20, dog=30)
+    data = load_dataset(f"folder:{tmp_path}", image_size=16)
+    assert data.classes == ("cat", "dog")
+    assert data.query.labels.sum(dim=0).tolist() == [2, 3]
+    assert data.validation.labels.sum(dim=0).tolist() == [2, 3]
+    assert data.train.labels.sum(dim=0).tolist() == [8, 12]
+    assert data.database.labels.sum(dim=0).tolist() == [8, 12]
+    where = paths(data)
+    assert sum(map(len, where.values())) == len(set.union(*where.values())) == 50
+    for split in SPLITS:
+        part = getattr(data, split)
+        for i in range(len(part)):
+            assert part.path(i).startswith(data.classes[int(part.labels[i].argmax())] + "/")
+    assert (data.skipped, data.top_k, data.image_shape) == ((), None, (3, 16, 16))
+    again = load_dataset(f"folder:{tmp_path}", image_size=16)
+    assert paths(again) == where and again.fingerprint == data.fingerprint
+
+
+@given(count=st.integers(4, 5000))
+def test_class_sizes_leave_something_for_each_split(count: int) -> None:
+    sizes = class_sizes(count)
+    assert min(sizes.train, sizes.query, sizes.validation, count - sizes.total) >= 1
+    assert sizes.train <= 500
+    assert sizes.query == max(1, count // 10)
+    assert sizes.validation >= 2 or count == 4
+
+
+def test_images_are_resized_and_cropped_as_torchvision_does(tmp_path: Path, save_image) -> None:  # type: ignore[no-untyped-def]
+    fill(tmp_path, save_image, a=4, b=4)
+    save_image(tmp_path / "a" / "wide.png", 99, size=(90, 40))
+    data = load_dataset(f"folder:{tmp_path}", image_size=28)
+    reference = transforms.Compose(
+        [transforms.Resize(32), transforms.CenterCrop(28), transforms.PILToTensor()]
+    )
+    for split in (data.train, data.database):
+        for i, image in enumerate(split.images):
+            with Image.open(tmp_path / split.path(i)) as original:
+                assert torch.equal((image * 255).round().byte(), reference(original))
+    assert load_dataset(f"folder:{tmp_path}").image_shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("x.png", "1", {}),
+        ("x.png", "L", {}),
+        ("x.png", "LA", {}),
+        ("x.png", "P", {}),
+        ("x.gif", "P", {"transparency": 0}),
+        ("x.png", "RGBA", {}),
+        ("x.webp", "RGBA", {}),
+        ("x.jpg", "CMYK", {}),
+        ("x.tif", "CMYK", {}),
+        ("x.jpg", "L", {}),
+        ("x.bmp", "RGB", {}),
+        ("x.ppm", "RGB", {}),
+        ("x.unknown", "RGB", {"format": "PNG"}),
+    ],
+)
+def test_odd_modes_and_formats_are_read(tmp_path: Path, save_image, name, mode, options) -> None:  # type: ignore[no-untyped-def]
+    fill(tmp_path, save_image, a=4, b=4)
+    save_image(tmp_path / "a" / name, 50, mode=mode, **options)
+    data = load_dataset(f"folder:{tmp_path}", image_size=14)
+    assert data.skipped == ()
+    assert f"a/{name}" in set.union(*paths(data).values())
+    for split in SPLITS:
+        images = getattr(data, split).images
+        assert images.shape[1:] == (3, 14, 14) and images.dtype == torch.float32
+        assert images.min() >= 0 and images.max() <= 1
+
+
+def test_sixteen_bit_greys_are_scaled_not_clipped() -> None:
+    grey = np.array([[0, 257, 32896, 65535]])[:, :, None]
+    assert np.asarray(decode(png(grey, colour_type=0)))[0].tolist() == [
+        [0] * 3,
+        [1] * 3,
+        [128] * 3,
+        [255] * 3,
+    ]
+    colour = np.array([[[0, 32896, 65535]]])
+    assert np.asarray(decode(png(colour, colour_type=2)))[0].tolist() == [[0, 128, 255]]
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_transparent_pixels_are_laid_on_white() -> None:
+    image = Image.new("RGBA", (2, 1), (200, 0, 0, 0))
+    image.putpixel((1, 0), (200, 0, 0, 255))
+    assert np.asarray(decode(encoded(image, "PNG")))[0].tolist() == [[255, 255, 255], [200, 0, 0]]
+
+
+def test_exif_rotation_is_applied() -> None:
+    image = Image.new("RGB", (3, 2), "black")
+    image.putpixel((0, 0), (255, 255, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    turned = np.asarray(decode(encoded(image, "PNG", exif=exif)))
+    assert turned.shape == (3, 2, 3)
+    assert turned[0, 1].tolist() == [255] * 3 and turned.sum() == 3 * 255
+
+
+def test_useless_files_are_skipped_and_named(tmp_path: Path, save_image) -> None:  # type: ignore[no-untyped-def]
+    fill(tmp_path, save_image, a=5, b=5)
+    a = tmp_path / "a"
+    (a / "empty.png").touch()
+    (a / "notes.jpg").write_text("no image at all")
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), "JPEG")
+    (a / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (a / "cut.png").write_bytes((a / "000.png").read_bytes()[:-200])
+    (a / "float.tif").write_bytes(encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
+    (a / "drawing.eps").write_bytes(encoded(Image.new("RGB", (4, 4)), "EPS"))
+    (a / "copy.png").write_bytes((a / "001.png").read_bytes())
+    (tmp_path / "b" / "copy.png").write_bytes((a / "002.png").read_bytes())
+    (a / "broken-link.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(a / "pipe.png")
+    (tmp_path / "README.txt").write_text("hello")
+    (a / ".DS_Store").write_text("hidden")
+    (tmp_path / ".cache").mkdir()
+    data = load_dataset(f"folder:{tmp_path}", image_size=8)
+    reasons = dict(entry.split(": ", 1) for entry in data.skipped)
+    assert reasons.keys() == {
+        "README.txt", "a/empty.png", "a/notes.jpg", "a/cut.jpg", "a/cut.png", "a/float.tif", "a/drawing.eps",
+        "a/copy.png", "b/copy.png", "a/broken-link.png", "a/pipe.png",
+    }  # fmt: skip
+    assert "empty" in reasons["a/empty.png"] and "not an image" in reasons["a/notes.jpg"]
+    assert "not an image" in reasons["a/drawing.eps"] and "class folder" in reasons["README.txt"]
+    assert "truncated" in reasons["a/cut.jpg"] and "copy of a/001.png" in reasons["a/copy.png"]
+    assert "copy of a/002.png" in reasons["b/copy.png"]
+    assert sum(len(getattr(data, split)) for split in SPLITS) == 10
+    assert data.duplicates == 0
+
+
+def test_nested_and_linked_class_folders_count(tmp_path: Path, save_image) -> None:  # type: ignore[no-untyped-def]
+    fill(tmp_path / "elsewhere", save_image, a=4, b=4)
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a").symlink_to(tmp_path / "elsewhere" / "a")
+    (root / "b").mkdir()
+    (tmp_path / "elsewhere" / "b").rename(root / "b" / "deeper")
+    data = load_dataset(f"folder:{root}", image_size=8)
+    assert sum(len(getattr(data, split)) for split in SPLITS) == 8
+    assert any("deeper" in path for path in paths(data)["train"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"a": 5, "lonely": 1}, "class 'lonely' has 1 usable image"),
+        ({"a": 5, "b": 3}, "class 'b' has 3"),
+        ({"a": 5}, "1 class folder"),
+        ({}, "0 class folders"),
+    ],
+)
+def test_too_little_is_refused_by_name(tmp_path: Path, save_image, counts, message) -> None:  # type: ignore[no-untyped-def]
+    fill(tmp_path, save_image, **counts)
+    with pytest.raises(DataError, match=message):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_an_empty_class_is_named(tmp_path: Path, save_image) -> None:  # type: ignore[no-untyped-def]
+    fill(tmp_path, save_image, a=5)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "x.png").touch()
+    with pytest.raises(DataError, match=r"class 'empty' has 0 usable images \(1 skipped\)"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_wrong_requests_are_explained(tmp_path: Path, save_image) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(DataError, match="no such folder"):
+        load_dataset(f"folder:{tmp_path / 'nowhere'}")
+    fill(tmp_path, save_image, a=4, b=4)
+    for bad in ({"image_size": -1}, {"top_k": 0}):
+        with pytest.raises(InputError, match=next(iter(bad))):
+            load_dataset(f"folder:{tmp_path}", **bad)
+    assert load_dataset(f"folder:{tmp_path}", top_k=1).top_k == 1
+
+
+def test_a_file_that_vanishes_later_is_named(tmp_path: Path, save_image) -> None:  # type: ignore[no-untyped-def]
+    fill(tmp_path, save_image, a=4, b=4)
+    data = load_dataset(f"folder:{tmp_path}")
+    (tmp_path / data.query.path(0)).unlink()
+    with pytest.raises(DataError, match=data.query.path(0)):
+        data.query.load([0])
