@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,9 @@ def filter_frame(frame: pd.DataFrame, filters: Sequence[str]) -> pd.DataFrame:
             together leave no row.
     """
     for text in filters:
-        chosen = frame[_passes(frame, text)]
+        column, operator, value = _parse(frame, text)
+        chosen = frame[_passes(frame[column], operator, value, text)]
         if chosen.empty:
-            column = text.strip().split("=")[0].rstrip("<>!= ")
             raise InputError(f"filter '{text}' leaves no row: {_present(frame, column)}")
         frame = chosen
     return frame.reset_index(drop=True)
@@ -43,7 +44,8 @@ def check_column(frame: pd.DataFrame, column: str, *, use: str) -> None:
         raise InputError(f"{use} '{column}' is no column of the results: {did_you_mean(column, known)}")
 
 
-def _passes(frame: pd.DataFrame, text: str) -> pd.Series[bool]:
+def _parse(frame: pd.DataFrame, text: str) -> tuple[str, str, str]:
+    """Column, operator and value."""
     match = _FILTER.fullmatch(text)
     if match is None or not match[3]:
         raise InputError(
@@ -51,7 +53,10 @@ def _passes(frame: pd.DataFrame, text: str) -> pd.Series[bool]:
         )
     column, operator, value = match.groups()
     check_column(frame, column, use="filter column")
-    cells = frame[column]
+    return column, operator, value
+
+
+def _passes(cells: pd.Series[Any], operator: str, value: str, text: str) -> pd.Series[bool]:
     if cells.isna().all() or pd.api.types.is_bool_dtype(cells) or not pd.api.types.is_numeric_dtype(cells):
         return _compare_words(cells.astype("string").str.lower(), operator, value.lower(), text)
     return _compare_numbers(cells, operator, _number(value, text))

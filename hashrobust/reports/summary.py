@@ -46,7 +46,9 @@ def summarise(frame: pd.DataFrame, group_by: Sequence[str] | None, metrics: Sequ
         row = {**{k: group[k].iloc[0] for k in keys}, "seeds": len(group), "spread": spread}
         for metric in metrics:
             values = group[metric].astype(float)
-            row |= {metric: values.mean(), f"{metric}_std": values.std(ddof=1)}
+            # A metric that some seeds lack has no mean over the seeds that the row names.
+            mean, std = values.mean(skipna=False), values.std(ddof=1, skipna=False)
+            row |= {metric: mean, f"{metric}_std": std}
         rows.append(row)
     rows.sort(key=lambda row: [labels.sort_key(k, row[k]) for k in keys])
     return pd.DataFrame(rows)
@@ -57,13 +59,17 @@ def unmixed(frame: pd.DataFrame, group_by: Sequence[str]) -> list[str]:
     settings = [c for c in frame.attrs.get("settings", frame.columns) if c in frame.columns]
     passed_over = {*GROUP_BY, *_COMPANIONS, "run", "folder", "seed"}
     others = [c for c in settings if c not in passed_over]
-    keys = list(dict.fromkeys(group_by))
+    # The gradient comes last: what differs between gradients must not hide behind them, or rows
+    # would be taken for twins that are not.
+    keys = [c for c in dict.fromkeys(group_by) if c != "gradient"]
     for column in [*(c for c in GROUP_BY if c in settings), *others]:
-        if column not in keys and _varies(frame, keys, column):
+        if column not in (*keys, "gradient") and _varies(frame, keys, column):
             keys.append(column)
     for column in _COMPANIONS:
-        if column not in keys and column in settings and _varies(frame, [*keys, "seed"], column):
+        if column not in keys and column in settings and _varies(frame, [*keys, "seed", "gradient"], column):
             keys.append(column)
+    if "gradient" in settings and ("gradient" in group_by or _varies(frame, keys, "gradient")):
+        keys.append("gradient")
     return keys
 
 
@@ -72,6 +78,28 @@ def _varies(frame: pd.DataFrame, keys: Sequence[str], column: str) -> bool:
     if not by:
         return frame[column].nunique(dropna=False) > 1
     return bool((frame.groupby(by, dropna=False)[column].nunique(dropna=False) > 1).any())
+
+
+def with_exact_twins(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the exact-gradient scores that its rule-gradient rows brought along as rows of
+    their own, where a filter has left those out (without intervals).
+    """
+    key = ["run", "attack", "preset", "epsilon", "queries"]
+    there = {tuple(row[k] for k in key) for row in records(frame) if row["gradient"] == "exact"}
+    alone = [
+        labels.is_rule_gradient(row["gradient"]) and tuple(row[k] for k in key) not in there
+        for row in records(frame)
+    ]
+    twins = frame[pd.Series(alone, index=frame.index) & frame["exact_map"].notna()].copy()
+    if twins.empty:
+        return frame
+    for metric in (column for column in ("map", "t_map") if column in frame.columns):
+        twins[[f"{metric}_low", f"{metric}_high"]] = float("nan")
+        twins[metric] = twins[f"exact_{metric}"]
+    twins["gradient"] = "exact"
+    both = pd.concat([frame, twins.drop_duplicates(key)], ignore_index=True)
+    both.attrs = dict(frame.attrs)
+    return both
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -109,7 +137,7 @@ def pairs(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[Pair]:
         return tuple(str(row.get(k)) for k in keys if k != "gradient")
 
     own = {key(row): row for row in rows if row.get("gradient", "exact") == "rule"}
-    exact = {key(row): row for row in rows if not labels.is_rule_gradient(str(row.get("gradient", "exact")))}
+    exact = {key(row): row for row in rows if row.get("gradient", "exact") == "exact"}
     found = []
     for row in rows:
         gradient = str(row.get("gradient", "exact"))

@@ -40,7 +40,12 @@ def add_run(root: Path, rule: str, seed: int, *, evaluated: bool = True, **confi
     )
     run = Folder.create(root / settings.run_name, {"task": "finetune", **settings.to_dict()})
     epochs = np.arange(1, 9)
-    history = {"epoch": epochs, "loss": 2 / epochs, "validation_map": 0.9 - 0.5 / epochs, "learning_rate": 1e-4}
+    history = {
+        "epoch": epochs,
+        "loss": 2 / epochs,
+        "validation_map": 0.9 - 0.5 / epochs,
+        "learning_rate": 1e-4,
+    }
     run.write_table("history.csv", pd.DataFrame(history))
     layers = [
         {"epoch": e, "layer": layer, "angle_degrees": 30 + 3 * i + e, "norm_ratio": 1.0 + 0.1 * i}
@@ -69,9 +74,15 @@ def add_attack(run: Folder, mean: float, *, finished: bool = True, **config: Any
         "theory_map": None if settings.attack == "noise" else THEORY,
     }
     if settings.attack == "dhta":
-        metrics |= {"goal": "targeted", "t_map": 0.6, "clean_t_map": 0.1, "theory_t_map": 0.95, "chance_t_map": 0.1}
+        metrics |= {
+            "goal": "targeted",
+            "t_map": 0.6,
+            "clean_t_map": 0.1,
+            "theory_t_map": 0.95,
+            "chance_t_map": 0.1,
+        }
     attack.write_json("metrics.json", metrics)
-    attack.write_table("queries.parquet", query_table(mean, clean, run.config["seed"]))
+    attack.write_table("queries.parquet", query_table(mean, clean, len(attack.name + settings.gradient)))
     return attack
 
 

@@ -1,0 +1,273 @@
+"""Figures of scores: against epsilon, the masking gap, and a run's training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hashrobust.errors import InputError
+from hashrobust.reports import labels
+from hashrobust.reports.style import colour_of, save, styled
+from hashrobust.reports.summary import records, summarise, with_exact_twins
+
+Row = dict[str, Any]
+_PANEL = ("dataset", "backbone", "bits", "objective", "attack", "preset", "goal")
+_LINE = ("rule", "feedback_scale", "gradient")
+_CHANCE: Row = {"color": "0.45", "linestyle": ":", "linewidth": 1.5, "label": "chance"}
+_THEORY: Row = {"color": "0.45", "linestyle": "-.", "linewidth": 1.2, "label": "theory (mean over runs)"}
+
+
+@styled
+def map_against_epsilon(frame: pd.DataFrame, path: Path, *, also: Sequence[str] = ()) -> list[Path]:
+    """mAP (t-mAP of targeted attacks) against epsilon, a panel an attack and objective, a colour a
+    rule; exact gradient solid, rule gradient dashed; bands are one standard deviation over seeds,
+    or the 95% interval over queries where there is one seed.
+
+    Raises:
+        InputError: the frame holds no attack.
+    """
+    panels = _panels(with_exact_twins(_attacked(frame)))
+    figure, axes = _grid(len(panels), width=4.6, height=3.6)
+    for axis, panel in zip(axes, panels, strict=True):
+        _draw_epsilons(axis, panel)
+    _legend(figure, axes)
+    return save(figure, path, also)
+
+
+def _draw_epsilons(axis: Axes, panel: pd.DataFrame) -> None:
+    first = panel.iloc[0]
+    metric = "t_map" if first["goal"] == "targeted" and panel["t_map"].notna().any() else "map"
+    clean = f"clean_{metric}"
+    wanted = [metric, f"{metric}_low", f"{metric}_high", clean, f"theory_{metric}", f"chance_{metric}"]
+    summary = summarise(panel, [*_PANEL, *_LINE, "epsilon"], [m for m in wanted if m in panel.columns])
+    summary = summary.reindex(columns=list(dict.fromkeys([*summary.columns, *wanted])))
+    keys = [
+        c for c in summary.columns[: list(summary.columns).index("seeds")] if c not in (*_PANEL, "epsilon")
+    ]
+    spreads = set()
+    for _, line in summary.groupby(keys, dropna=False, sort=False):
+        spreads.add(
+            _draw_line(axis, line.sort_values("epsilon"), metric, [k for k in keys if k not in _LINE])
+        )
+    theory = summary.groupby("epsilon")[f"theory_{metric}"].mean().dropna()
+    if len(theory):
+        axis.plot(255 * theory.index.to_numpy(), 100 * theory.to_numpy(), **_THEORY)
+    chance = summary[f"chance_{metric}"].mean()
+    if not math.isnan(chance):
+        axis.axhline(100 * chance, **_CHANCE)
+    axis.set_title(_panel_title(first))
+    axis.set_xlabel("epsilon (255ths; 0: no attack)")
+    axis.set_ylabel(labels.heading(metric))
+    axis.set_ylim(0, 102)
+    axis.set_xlim(left=0)
+    epsilons = sorted({0.0, *(255 * summary["epsilon"])})
+    axis.set_xticks(epsilons, [f"{e:.3g}" for e in epsilons])
+    note = "band: " + ", ".join(sorted(spreads))
+    by_rule = panel["gradient"].map(labels.is_rule_gradient)
+    alone = sorted(set(panel.loc[by_rule & panel["exact_map"].isna(), "rule"]))
+    if alone:
+        note += f"\nexact gradient not run: {', '.join(alone)}"
+    axis.text(0.98, 0.98, note, transform=axis.transAxes, ha="right", va="top", fontsize=7.5, color="0.35")
+
+
+def _draw_line(axis: Axes, line: pd.DataFrame, metric: str, extra: Sequence[str]) -> str:
+    """Draw one rule and gradient from the clean score on; returns what its band covers."""
+    first = records(line)[0]
+    over_seeds = bool((line["seeds"] > 1).all())
+    score = line[metric].to_numpy(dtype=float)
+    if over_seeds:
+        low, high = (score + sign * line[f"{metric}_std"].to_numpy(dtype=float) for sign in (-1, 1))
+    else:
+        low, high = (line[f"{metric}_{side}"].to_numpy(dtype=float) for side in ("low", "high"))
+    clean = first[f"clean_{metric}"]
+    epsilons = 255 * np.array([0.0, *line["epsilon"]])
+    colour = colour_of(str(first["rule"]))
+    axis.plot(
+        epsilons,
+        100 * np.array([clean, *score]),
+        color=colour,
+        label=_line_name(first, extra),
+        **_stroke(first),
+    )
+    axis.fill_between(epsilons[1:], 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
+    return "standard deviation over seeds" if over_seeds else "95% interval over queries"
+
+
+def _stroke(row: Row) -> dict[str, Any]:
+    gradient = str(row["gradient"])
+    if not labels.is_rule_gradient(gradient):
+        return {"linestyle": "-", "marker": "o", "markersize": 4}
+    marker = "s" if gradient == "rule" else "^"
+    return {"linestyle": "--", "marker": marker, "markersize": 4, "markerfacecolor": "white"}
+
+
+def _line_name(row: Row, extra: Sequence[str]) -> str:
+    gradient = "rule" if labels.is_rule_gradient(str(row["gradient"])) else "exact"
+    shown = labels.rule(str(row["rule"]), str(row.get("feedback_scale")), str(row["gradient"]))
+    others = "".join(f", {labels.name(k)} {labels.setting(k, row[k])}" for k in extra)
+    return f"{shown}, {gradient} gradient{others}"
+
+
+@styled
+def masking_gap_bars(frame: pd.DataFrame, path: Path, *, also: Sequence[str] = ()) -> list[Path]:
+    """Masking gap, mAP(rule gradient) - mAP(exact gradient), a group of bars an epsilon; whiskers are
+    one standard deviation over seeds, or the paired 95% interval over queries for one seed.
+
+    Raises:
+        InputError: no attack was run with a rule gradient and with the exact one.
+    """
+    attacked = _attacked(frame)
+    by_rule = attacked[attacked["gradient"].map(labels.is_rule_gradient) & attacked["masking_gap"].notna()]
+    if by_rule.empty:
+        raise InputError(
+            "no attack was run both ways, so there is no masking gap to draw: run the same "
+            "`hashrobust attack` with --gradient exact and with --gradient rule"
+        )
+    by_rule.attrs = dict(frame.attrs)
+    panels = _panels(by_rule)
+    figure, axes = _grid(len(panels), width=5.2, height=3.6)
+    for axis, panel in zip(axes, panels, strict=True):
+        _draw_gaps(axis, panel)
+    _legend(figure, axes)
+    return save(figure, path, also)
+
+
+def _draw_gaps(axis: Axes, panel: pd.DataFrame) -> None:
+    metrics = ["masking_gap", "masking_gap_low", "masking_gap_high"]
+    summary = summarise(panel, [*_PANEL, *_LINE, "epsilon"], metrics)
+    keys = [
+        c for c in summary.columns[: list(summary.columns).index("seeds")] if c not in (*_PANEL, "epsilon")
+    ]
+    epsilons = sorted(summary["epsilon"].unique())
+    groups = list(summary.groupby(keys, dropna=False, sort=False))
+    width = 0.8 / len(groups)
+    for position, (_, group) in enumerate(groups):
+        first = records(group)[0]
+        places = [epsilons.index(e) + (position - (len(groups) - 1) / 2) * width for e in group["epsilon"]]
+        gaps = 100 * group["masking_gap"].to_numpy(dtype=float)
+        colour = colour_of(str(first["rule"]))
+        control = str(first["gradient"]) != "rule"
+        axis.bar(
+            places,
+            gaps,
+            0.9 * width,
+            facecolor="white" if control else colour,
+            edgecolor=colour,
+            hatch="///" if control else None,
+            label=_line_name(first, [k for k in keys if k not in _LINE]),
+        )
+        axis.errorbar(places, gaps, 100 * _whiskers(group), fmt="none", ecolor="0.3", capsize=3, linewidth=1)
+    axis.axhline(0, color="0.2", linewidth=1)
+    axis.set_xticks(range(len(epsilons)), [labels.epsilon(e) for e in epsilons])
+    axis.set_xlabel("epsilon")
+    axis.set_ylabel("masking gap (points of mAP, %)\nrule - exact gradient")
+    covers = {
+        "standard deviation over seeds" if n > 1 else "paired 95% over queries" for n in summary["seeds"]
+    }
+    axis.set_title(f"{_panel_title(summary.iloc[0])}\nwhiskers: {', '.join(sorted(covers))}")
+
+
+def _whiskers(group: pd.DataFrame) -> Any:
+    """Lengths below and above the bars (2, bars); 0 where nothing is known."""
+    gap = group["masking_gap"].to_numpy(dtype=float)
+    several = (group["seeds"] > 1).to_numpy()
+    std = group["masking_gap_std"].to_numpy(dtype=float)
+    low = np.where(several, std, gap - group["masking_gap_low"].to_numpy(dtype=float))
+    high = np.where(several, std, group["masking_gap_high"].to_numpy(dtype=float) - gap)
+    return np.clip(np.nan_to_num(np.stack([low, high])), 0, None)
+
+
+@styled
+def training_curves(
+    history: pd.DataFrame, alignment: pd.DataFrame | None, path: Path, *, also: Sequence[str] = ()
+) -> list[Path]:
+    """A run's loss and validation mAP by epoch and, where its rule has feedback weights, the angle of
+    each layer's feedback to its weights and the ratio of their norms.
+
+    Raises:
+        InputError: the history has no epoch.
+    """
+    if history.empty:
+        raise InputError("the training history has no epoch: let `hashrobust finetune` run for at least one")
+    aligned = alignment is not None and not alignment.empty
+    figure, axes = _grid(4 if aligned else 2, width=4.6, height=3.2, columns=2)
+    whole: Row = {"marker": "o", "markersize": 3, "color": "#0072B2"}
+    for axis, column, head, factor in (
+        (axes[0], "loss", "training loss", 1),
+        (axes[1], "validation_map", "validation mAP (%)", 100),
+    ):
+        if column in history.columns:
+            axis.plot(history["epoch"], factor * history[column].astype(float), **whole)
+        axis.set_ylabel(head)
+    if alignment is not None and aligned:
+        _draw_alignment(axes[2], alignment, "angle_degrees", "angle of feedback to weights (degrees)")
+        _draw_alignment(axes[3], alignment, "norm_ratio", "norm of feedback / norm of weights")
+        axes[2].axhline(90, **{**_CHANCE, "label": "90 degrees: unrelated"})
+        _legend(figure, axes[2:])
+    for axis in axes:
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return save(figure, path, also)
+
+
+def _draw_alignment(axis: Axes, alignment: pd.DataFrame, column: str, head: str) -> None:
+    """One line a layer, from the first (dark) to the last (light)."""
+    layers = list(dict.fromkeys(alignment["layer"]))
+    for position, layer in enumerate(layers):
+        rows = alignment[alignment["layer"] == layer]
+        depth = position / max(1, len(layers) - 1)
+        axis.plot(rows["epoch"], rows[column], color=_viridis(depth), label=str(layer), linewidth=1.3)
+    axis.set_ylabel(head)
+
+
+def _viridis(depth: float) -> Any:
+    return colormaps["viridis"](0.9 * depth)
+
+
+def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
+    attacked = frame[frame["attack"] != "none"]
+    if attacked.empty:
+        raise InputError("the results hold no finished attack to draw: run `hashrobust attack` first")
+    attacked.attrs = dict(frame.attrs)
+    return attacked
+
+
+def _panels(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    panels = [panel for _, panel in frame.groupby(list(_PANEL), dropna=False, sort=False)]
+    for panel in panels:
+        panel.attrs = dict(frame.attrs)
+    return panels
+
+
+def _panel_title(row: Any) -> str:
+    attack = row["attack"] if row["preset"] == "default" else f"{row['attack']} ({row['preset']})"
+    setting = f"{row['dataset']}, {row['backbone']}, {row['objective']}, {row['bits']} bits"
+    return f"{attack}, {row['goal']}\n{setting}"
+
+
+def _grid(count: int, *, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, position + 1) for position in range(count)]
+    return figure, axes
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend below the panels for all that they show."""
+    handles: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    columns = max(1, int(figure.get_figwidth() // 3.2))
+    figure.set_figheight(figure.get_figheight() + 0.21 * math.ceil(len(handles) / columns) + 0.15)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)

@@ -1,0 +1,147 @@
+"""Pictures of images: what an attack changed and what was retrieved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hashrobust.errors import InputError, StoreError
+from hashrobust.reports.style import IRRELEVANT, RELEVANT, save, styled
+
+Images = np.ndarray[Any, np.dtype[np.uint8]]
+_EXAMPLE_ARRAYS = (
+    *("clean", "adversarial", "retrieved_clean", "retrieved_adversarial"),
+    *("relevant_clean", "relevant_adversarial", "labels"),
+)
+_CELL = 1.15
+
+
+@styled
+def attack_examples(
+    npz: Path, path: Path, *, limit: int = 8, title: str = "", also: Sequence[str] = ()
+) -> list[Path]:
+    """A row an example: clean image, adversarial image, their difference magnified, and what each of
+    the two retrieves first; relevant results have a green frame and a tick, others red and a cross.
+
+    Raises:
+        StoreError: the file is missing, damaged, or lacks an array.
+    """
+    arrays = {name: array[:limit] for name, array in _load(npz).items()}
+    count, shown = len(arrays["clean"]), min(5, arrays["retrieved_clean"].shape[1])
+    difference = arrays["adversarial"].astype(int) - arrays["clean"].astype(int)
+    factor = int(max(1, 127 // max(1, np.abs(difference).max())))
+    magnified = np.clip(128 + factor * difference, 0, 255).astype(np.uint8)
+    images = [arrays["clean"], arrays["adversarial"], magnified]
+    heads = ["clean", "adversarial", f"difference\nx{factor}, grey: none"]
+    # Empty columns set the two lists of results apart.
+    widths = [1, 1, 1, 0.25, *([1] * shown), 0.25, *([1] * shown)]
+    figure = Figure(figsize=(_CELL * sum(widths) + 0.7, _CELL * 1.18 * count + 1.3), layout="constrained")
+    grid = figure.add_gridspec(count, len(widths), width_ratios=widths)
+    for row in range(count):
+        for column, (stack, head) in enumerate(zip(images, heads, strict=True)):
+            axis = figure.add_subplot(grid[row, column])
+            _show(axis, stack[row], head if row == 0 else "")
+            if column == 0:
+                axis.set_ylabel(_short(str(arrays["labels"][row])), fontsize=8)
+        for kind, start in (("clean", 4), ("adversarial", 5 + shown)):
+            for rank in range(shown):
+                axis = figure.add_subplot(grid[row, start + rank])
+                head = f"{kind}\nretrieves #{rank + 1}" if rank == 0 else f"\n#{rank + 1}"
+                _show(axis, arrays[f"retrieved_{kind}"][row, rank], head if row == 0 else "")
+                _frame(axis, bool(arrays[f"relevant_{kind}"][row, rank]))
+    if title:
+        figure.suptitle(title, fontsize=10)
+    figure.supxlabel("✓ green frame: relevant      ✗ red frame: not relevant", fontsize=9)
+    return save(figure, path, also)
+
+
+@styled
+def search_picture(
+    query: Images,
+    results: Images,
+    distances: Sequence[int],
+    captions: Sequence[str],
+    path: Path,
+    *,
+    relevant: Sequence[bool] | None = None,
+    also: Sequence[str] = (),
+) -> list[Path]:
+    """A query image (H, W, C) beside its results (n, H, W, C), uint8, each with its Hamming distance
+    and caption; framed by relevance where that is known.
+
+    Raises:
+        InputError: no result, or lists of unequal length.
+    """
+    count = len(results)
+    if count == 0 or not count == len(distances) == len(captions):
+        raise InputError(
+            f"search picture got {count} result images, {len(distances)} distances and "
+            f"{len(captions)} captions: "
+            "give at least one result, and one of each for every result"
+        )
+    if relevant is not None and len(relevant) != count:
+        raise InputError(
+            f"search picture got {len(relevant)} relevance marks for {count} results: give one each"
+        )
+    columns = min(5, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(1.5 * (columns + 1.4), 2.0 * rows + 0.4), layout="constrained")
+    grid = figure.add_gridspec(rows, columns + 2, width_ratios=[1.2, 0.15, *([1] * columns)])
+    _show(figure.add_subplot(grid[:, 0]), query, "query")
+    for position in range(count):
+        axis = figure.add_subplot(grid[position // columns, 2 + position % columns])
+        _show(axis, results[position], f"#{position + 1}, distance {distances[position]}")
+        axis.set_xlabel(_short(captions[position]), fontsize=8)
+        if relevant is not None:
+            _frame(axis, bool(relevant[position]))
+    return save(figure, path, also)
+
+
+def _load(npz: Path) -> dict[str, Any]:
+    try:
+        with np.load(npz, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in _EXAMPLE_ARRAYS}
+    except FileNotFoundError:
+        raise StoreError(f"'{npz}' does not exist: run `hashrobust attack` first") from None
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise StoreError(f"'{npz}' holds no attack examples ({error}): make the attack again") from error
+    if len(arrays["clean"]) == 0:
+        raise StoreError(f"'{npz}' holds no example: make the attack again with at least one query")
+    return arrays
+
+
+def _show(axis: Axes, image: Images, head: str) -> None:
+    grey = image.ndim == 2 or image.shape[-1] == 1
+    pixels = image.reshape(image.shape[:2]) if grey else image
+    axis.imshow(pixels, cmap="gray" if grey else None, vmin=0, vmax=255, interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+    axis.set_title(head, fontsize=8)
+
+
+def _frame(axis: Axes, relevant: bool) -> None:
+    """A coloured frame, and a mark in the corner for eyes that do not tell the colours apart."""
+    colour = RELEVANT if relevant else IRRELEVANT
+    for spine in axis.spines.values():
+        spine.set(visible=True, color=colour, linewidth=2.5)
+    axis.text(
+        0.97,
+        0.97,
+        "✓" if relevant else "✗",
+        transform=axis.transAxes,
+        ha="right",
+        va="top",
+        fontsize=8,
+        color="white",
+        bbox={"boxstyle": "square,pad=0.15", "facecolor": colour, "edgecolor": "none"},
+    )
+
+
+def _short(text: str, length: int = 22) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,165 @@
+"""The whole report: results as files of numbers, tables to read and paste, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from hashrobust.errors import InputError
+from hashrobust.experiments import store
+from hashrobust.experiments.store import Folder
+from hashrobust.registry import did_you_mean
+from hashrobust.reports import labels
+from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, training_curves
+from hashrobust.reports.filters import filter_frame
+from hashrobust.reports.formats import to_latex, to_markdown, write_frame, write_text
+from hashrobust.reports.frame import results_frame
+from hashrobust.reports.pictures import attack_examples
+from hashrobust.reports.tables import paper_table, summary_table
+
+FORMATS = ("csv", "parquet", "md", "tex", "png", "pdf", "svg")
+DEFAULT_FORMATS = ("csv", "parquet", "md", "tex", "png")
+PICTURES = 12
+"""At most so many pictures of examples, and of training curves."""
+
+_EXAMPLES = "examples/examples.npz"
+
+
+def write_report(
+    results: Path,
+    output: Path,
+    *,
+    group_by: Sequence[str] | None = None,
+    metric: str = "map",
+    filters: Sequence[str] = (),
+    formats: Sequence[str] = DEFAULT_FORMATS,
+) -> list[Path]:
+    """Write `results.csv`, `results.parquet`, `summary.md`, `paper_table.md`, `paper_table.tex` and
+    figures into `output`, as far as `formats` asks for them; returns the files written.
+
+    Raises:
+        InputError: an unknown format, column or metric, or a filter that leaves nothing.
+        StoreError: nothing is finished in `results`, a file is damaged, or `output` is not writable.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise InputError(f"unknown report format '{name}': {did_you_mean(name, list(FORMATS))}")
+    frame = filter_frame(results_frame(results), filters)
+    summary = summary_table(frame, group_by, _metrics(frame, metric))
+    attacked = bool((frame["attack"] != "none").any())
+    papers = paper_table(frame) if attacked else []
+    written = [
+        write_frame(frame, output / f"results.{name}") for name in ("csv", "parquet") if name in formats
+    ]
+    if papers and "md" in formats:
+        written.append(write_text("\n".join(map(to_markdown, papers)), output / "paper_table.md"))
+    if papers and "tex" in formats:
+        written.append(write_text("\n".join(map(to_latex, papers)), output / "paper_table.tex"))
+    kinds = [name for name in ("png", "pdf", "svg") if name in formats]
+    figures, left_out = _figures(frame, results, output, kinds) if kinds else ([], [])
+    written += figures
+    if "md" in formats:
+        shown = [path.relative_to(output).as_posix() for path in figures if path.suffix == ".png"]
+        page = [_heading(frame, filters), to_markdown(summary), *left_out]
+        page += (
+            ["Tables for a paper: [paper_table.md](paper_table.md)."]
+            if papers
+            else ["No attack is finished."]
+        )
+        page += [f"![{Path(name).stem}]({name})" for name in shown]
+        written.append(write_text("\n\n".join(page) + "\n", output / "summary.md"))
+    return written
+
+
+def _metrics(frame: pd.DataFrame, metric: str) -> list[str]:
+    """The metric asked for, between what it is measured against."""
+    targeted = ["t_map"] if metric == "map" else []
+    beside = [f"clean_{metric}", metric, "masking_gap", f"theory_{metric}", f"chance_{metric}", *targeted]
+    return [m for m in beside if m == metric or (m in frame.columns and frame[m].notna().any())]
+
+
+def _heading(frame: pd.DataFrame, filters: Sequence[str]) -> str:
+    seeds = frame["seed"].nunique() if "seed" in frame.columns else 1
+    attacks = int((frame["attack"] != "none").sum())
+    lines = ["# Report", f"{frame['run'].nunique()} runs, {attacks} attacks, {seeds} seeds."]
+    if filters:
+        lines.append(f"Filters: {', '.join(f'`{text}`' for text in filters)}.")
+    unfinished = frame.attrs.get("unfinished", [])
+    if unfinished:
+        names = ", ".join(f"`{name}`" for name in unfinished[:10])
+        lines.append(
+            f"Unfinished and left out: {len(unfinished)} ({names}{', ...' if unfinished[10:] else ''})."
+        )
+    return "\n\n".join(lines)
+
+
+def _figures(
+    frame: pd.DataFrame, results: Path, output: Path, kinds: Sequence[str]
+) -> tuple[list[Path], list[str]]:
+    """Draw what there is to draw; returns the files, and sentences on what was left out."""
+    first, also = f".{kinds[0]}", kinds[1:]
+    written: list[Path] = []
+    left_out: list[str] = []
+    if (frame["attack"] != "none").any():
+        written += map_against_epsilon(frame, output / f"map_against_epsilon{first}", also=also)
+    by_rule = frame["gradient"].map(labels.is_rule_gradient)
+    if frame.loc[by_rule, "masking_gap"].notna().any():
+        written += masking_gap_bars(frame, output / f"masking_gap{first}", also=also)
+    runs = {run.name: run for run in store.list_runs(results) if run.name in set(frame["run"])}
+    trained = [run for run in runs.values() if run.has("history.csv")]
+    examples = _with_examples(frame, runs)
+    for what, found, draw in (
+        ("training curves", trained, _draw_training),
+        ("examples", examples, _draw_examples),
+    ):
+        written += _draw_each(found, draw, output / what.replace(" ", "_"), first, also)
+        if len(found) > PICTURES:
+            left_out.append(
+                f"Pictures of {what}: the first {PICTURES} of {len(found)}; narrow the report with --filter."
+            )
+    return written, left_out
+
+
+def _draw_each(
+    found: Sequence[Folder],
+    draw: Callable[[Folder, Path, Sequence[str]], list[Path]],
+    place: Path,
+    suffix: str,
+    also: Sequence[str],
+) -> list[Path]:
+    written: list[Path] = []
+    for folder in found[:PICTURES]:
+        parent = folder.path.parent.parent.name if folder.path.parent.name == "attacks" else ""
+        name = f"{parent}-{folder.name}" if parent else folder.name
+        written += draw(folder, place / f"{name}{suffix}", also)
+    return written
+
+
+def _draw_training(run: Folder, path: Path, also: Sequence[str]) -> list[Path]:
+    history = run.read_table("history.csv", made_by="finetune")
+    aligned = run.has("alignment.csv")
+    alignment = run.read_table("alignment.csv", made_by="finetune") if aligned else None
+    return training_curves(history, alignment, path, also=also)
+
+
+def _draw_examples(attack: Folder, path: Path, also: Sequence[str]) -> list[Path]:
+    config = attack.config
+    gradient = str(config.get("gradient", "exact"))
+    title = f"{config['attack']}, {labels.epsilon(config['epsilon'])}, {gradient} gradient"
+    run = attack.path.parent.parent.name
+    file = attack.file(_EXAMPLES, made_by="attack")
+    return attack_examples(file, path, title=f"{title}: {run}", also=also)
+
+
+def _with_examples(frame: pd.DataFrame, runs: dict[str, Folder]) -> list[Folder]:
+    """The attacks with stored examples, exact gradient and large epsilons first."""
+    chosen = frame[frame["attack"] != "none"].sort_values("epsilon", ascending=False, kind="stable")
+    by_rule = chosen["gradient"].map(labels.is_rule_gradient).astype(bool)
+    chosen = pd.concat([chosen[~by_rule], chosen[by_rule]])
+    folders = [
+        Folder(runs[run].path / "attacks" / Path(folder).name)
+        for run, folder in zip(chosen["run"], chosen["folder"], strict=True)
+    ]
+    return [folder for folder in folders if folder.has(_EXAMPLES)]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hashrobust.errors import InputError, StoreError
+from hashrobust.experiments.store import list_runs
+from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, training_curves
+from hashrobust.reports.filters import filter_frame
+from hashrobust.reports.frame import results_frame
+from hashrobust.reports.pictures import attack_examples, search_picture
+from hashrobust.reports.style import colour_of
+from hashrobust.reports.write import write_report
+
+
+@pytest.fixture(scope="module")
+def frame(results):
+    return results_frame(results)
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def shows(path, colour: str) -> bool:
+    """Whether at least 30 pixels have about this colour."""
+    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return bool((np.abs(pixels(path) - wanted).max(axis=-1) <= 12).sum() >= 30)
+
+
+def test_epsilon_figure_has_a_colour_for_each_rule_and_grows_with_panels(frame, tmp_path):
+    (path,) = map_against_epsilon(frame, tmp_path / "all.png")
+    (single,) = map_against_epsilon(filter_frame(frame, ["attack=center", "rule!=usf"]), tmp_path / "one.png")
+    assert pixels(path).shape[1] > 2 * pixels(single).shape[1]
+    assert all(shows(path, colour_of(rule)) for rule in ("bp", "usf", "frsf"))
+    assert shows(single, colour_of("frsf")) and not shows(single, colour_of("usf"))
+
+
+def test_rule_gradient_is_drawn_with_its_exact_twin_even_when_that_is_filtered_out(frame, tmp_path):
+    both = filter_frame(frame, ["rule=frsf", "attack=center", "seed=0"])
+    alone = filter_frame(both, ["gradient=rule"])
+    (alone_path,) = map_against_epsilon(alone, tmp_path / "alone.svg")
+    assert (
+        "frsf, exact gradient" in alone_path.read_text()
+        or alone_path.read_text().count("stroke: #d55e00") > 1
+    )
+
+
+def test_figures_are_the_same_each_time_in_every_format(frame, tmp_path):
+    first = map_against_epsilon(frame, tmp_path / "a" / "figure.png", also=["pdf", "svg"])
+    second = map_against_epsilon(frame, tmp_path / "b" / "figure.png", also=["pdf", "svg"])
+    assert [p.suffix for p in first] == [".png", ".pdf", ".svg"]
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    assert first[1].read_bytes().startswith(b"%PDF")
+    with pytest.raises(InputError, match="suffix"):
+        map_against_epsilon(frame, tmp_path / "figure.gif")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_gap_bars_need_both_gradients(frame, tmp_path):
+    (path,) = masking_gap_bars(frame, tmp_path / "gap.png")
+    assert shows(path, colour_of("frsf")) and shows(path, colour_of("usf"))
+    with pytest.raises(InputError, match="both ways"):
+        masking_gap_bars(filter_frame(frame, ["gradient=exact"]), tmp_path / "none.png")
+    with pytest.raises(InputError, match="no finished attack"):
+        map_against_epsilon(filter_frame(frame, ["attack=none"]), tmp_path / "none.png")
+
+
+def test_training_curves_grow_with_alignment(results, tmp_path):
+    run = next(run for run in list_runs(results) if "frsf" in run.name)
+    history = run.read_table("history.csv", made_by="finetune")
+    alignment = run.read_table("alignment.csv", made_by="finetune")
+    (plain,) = training_curves(history, None, tmp_path / "plain.png")
+    (aligned,) = training_curves(history, alignment, tmp_path / "aligned.png")
+    assert pixels(aligned).shape[0] > 1.5 * pixels(plain).shape[0]
+    assert pixels(plain).std() > 5
+    with pytest.raises(InputError, match="no epoch"):
+        training_curves(history.iloc[:0], None, tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_examples_frame_what_is_relevant(tmp_path, make, channels):
+    run = make["run"](tmp_path, "bp", 0)
+    attack = make["attack"](run, 0.5, attack="center", epsilon=8 / 255)
+    npz = make["examples"](attack, channels=channels)
+    (path,) = attack_examples(npz, tmp_path / "examples.png", title="center, 8/255")
+    assert shows(path, "#009E73") and shows(path, "#CC3311")
+    (shorter,) = attack_examples(npz, tmp_path / "one.png", limit=1)
+    assert pixels(shorter).shape[0] < pixels(path).shape[0]
+
+
+def test_damaged_examples_are_told(tmp_path):
+    with pytest.raises(StoreError, match="does not exist"):
+        attack_examples(tmp_path / "none.npz", tmp_path / "x.png")
+    (tmp_path / "bad.npz").write_bytes(b"not a zip file")
+    np.savez(tmp_path / "part.npz", clean=np.zeros((1, 4, 4, 1), np.uint8))
+    np.savez(tmp_path / "pickle.npz", clean=np.array([{}], dtype=object))
+    for name in ("bad", "part", "pickle"):
+        with pytest.raises(StoreError, match="holds no attack examples"):
+            attack_examples(tmp_path / f"{name}.npz", tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_search_picture_frames_only_known_relevance(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (7, 12, 12, 3), dtype=np.uint8)
+    arguments = images[0], images[1:], list(range(6)), ["a caption of more than twenty-two letters"] * 6
+    (bare,) = search_picture(*arguments, tmp_path / "bare.png")
+    (framed,) = search_picture(*arguments, tmp_path / "framed.png", relevant=[True] * 3 + [False] * 3)
+    assert shows(framed, "#009E73") and shows(framed, "#CC3311")
+    assert not shows(bare, "#009E73")
+    with pytest.raises(InputError, match="6 result images, 5 distances"):
+        search_picture(images[0], images[1:], list(range(5)), [""] * 6, tmp_path / "x.png")
+    with pytest.raises(InputError, match="relevance marks"):
+        search_picture(*arguments, tmp_path / "x.png", relevant=[True])
+
+
+def test_report_writes_everything_it_names(results, tmp_path):
+    written = write_report(results, tmp_path)
+    names = {path.relative_to(tmp_path).as_posix() for path in written}
+    assert {"results.csv", "results.parquet", "summary.md", "paper_table.md", "paper_table.tex"} <= names
+    assert {"map_against_epsilon.png", "masking_gap.png"} <= names
+    assert sum(name.startswith("training_curves/") for name in names) == 6
+    assert sum(name.startswith("examples/") for name in names) == 3
+    on_disk = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert on_disk == names
+    summary = (tmp_path / "summary.md").read_text()
+    assert "Unfinished and left out: 4" in summary and "6 runs, 45 attacks, 2 seeds" in summary
+    assert all(f"]({name})" in summary for name in names if name.endswith(".png"))
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 6 + 45
+
+
+def test_report_of_chosen_rows_and_formats(results, tmp_path):
+    filters = ["rule=frsf", "attack=center"]
+    written = write_report(
+        results, tmp_path, group_by=["rule"], metric="l2_mean", filters=filters, formats=["csv", "md"]
+    )
+    assert {p.name for p in written} == {"results.csv", "paper_table.md", "summary.md"}
+    assert set(pd.read_csv(tmp_path / "results.csv")["rule"]) == {"frsf"}
+    assert "L2, mean, exact gradient" in (tmp_path / "summary.md").read_text()
+
+
+def test_report_of_runs_without_attacks(tmp_path, make):
+    make["run"](tmp_path / "results", "bp", 0)
+    written = write_report(tmp_path / "results", tmp_path / "report", formats=["md", "tex", "png"])
+    assert [p.name for p in written if p.suffix != ".png"] == ["summary.md"]
+    assert "No attack is finished" in written[-1].read_text()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"formats": ["pgn"]}, {"metric": "mapp"}, {"filters": ["rul=bp"]}, {"group_by": ["ruel"]}]
+)
+def test_wrong_requests_leave_no_file(results, tmp_path, wrong):
+    with pytest.raises(InputError, match="did you mean"):
+        write_report(results, tmp_path / "report", **wrong)
+    assert not (tmp_path / "report").exists()
