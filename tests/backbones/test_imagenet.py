@@ -75,6 +75,7 @@ def test_grey_weights_are_colour_weights_on_a_repeated_grey_image(published):
     colour, grey = resnet18(3), resnet18(1)
     colour.load_imagenet(published)
     grey.load_imagenet(published)
+    assert grey.conv1.in_channels == 1
     image = torch.randn(2, 1, 40, 40)
     torch.testing.assert_close(grey(image), colour(image.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
 
