@@ -31,6 +31,13 @@ class Odd(nn.Linear):
         return super().forward(input) * 2
 
 
+class Noisy(nn.Module):
+    """Random in evaluation too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
 class Replaced(nn.Module):
     """A module that uses one layer, shares another, and never calls a third."""
 
@@ -185,7 +192,7 @@ def test_layers_that_a_probe_never_calls_are_left() -> None:
 
 
 def test_a_probe_leaves_no_trace() -> None:
-    model = nn.Sequential(small(), nn.Dropout(), nn.Linear(3, 2))
+    model = nn.Sequential(small(), Noisy(), nn.Linear(3, 2))
     model[0][1].eval()
     state = copy.deepcopy(model.state_dict())
     torch.manual_seed(0)
