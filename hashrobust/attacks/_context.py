@@ -156,6 +156,8 @@ def check_images(images: Tensor) -> None:
         raise InputError(
             f"images have shape {tuple(images.shape)} and type {images.dtype}: give float32 (B, C, H, W)"
         )
+    if not len(images):
+        raise InputError("there are no images to attack: give a batch of at least one")
     # False for NaN as well.
-    if images.numel() and not bool(((images >= 0) & (images <= 1)).all()):
+    if not bool(((images >= 0) & (images <= 1)).all()):
         raise InputError("images hold values outside [0, 1]: normalisation belongs inside the model")

@@ -13,7 +13,7 @@ from hashrobust.attacks import Attack, AttackContext, attacks, build_attack, ins
 from hashrobust.errors import InputError
 
 CASES = [(name, preset) for name in attacks for preset in [None, *sorted(attacks[name].presets)]]
-VARIANTS = [*CASES, ("center", "targeted"), ("center", "logit"), ("noise", "sign")]
+VARIANTS = [*CASES, ("center", "targeted"), ("center", "logit"), ("sdha", "targeted"), ("noise", "sign")]
 
 
 def build(name: str, preset: str | None, **params: Any) -> Attack:

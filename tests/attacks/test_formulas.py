@@ -66,13 +66,15 @@ def test_hag_with_all_bits_done_is_zero_and_not_nan() -> None:
     assert not attack.finished(torch.full_like(u, float("nan")), clean, {}).any()
 
 
-@pytest.mark.parametrize("weight", ["clamped", "smoothed"])
+@pytest.mark.parametrize("weight", ["clamped", "smoothed", "targeted"])
 def test_sdha(weight: str) -> None:
+    targeted = weight == "targeted"
     u, clean = scores()
     codes, code_labels = table()
     labels = torch.eye(5, dtype=torch.uint8)
-    attack: Any = build_attack("sdha", weight=weight)
-    context = AttackContext(train_codes=codes, train_labels=code_labels)
+    labels[4] = labels[0] if targeted else labels[4]
+    attack: Any = build_attack("sdha", **({"targeted": True} if targeted else {"weight": weight}))
+    context = AttackContext(train_codes=codes, train_labels=code_labels, targets=labels)
     state = attack.prepare(clean.codes, labels, context)
     images = torch.rand_like(clean.images)
     reference = []
@@ -83,20 +85,26 @@ def test_sdha(weight: str) -> None:
         for r in relevant:
             distance = sum(1 for k in range(K) if (1.0 if u[b, k].item() >= 0 else -1.0) != r[k].item())
             power = (max(distance, 1) if weight == "clamped" else distance + 1e-8) ** -0.5
+            if targeted:
+                gate = torch.sigmoid(-10 * u[b] * r)
+                total = total - distance**0.3 * ((u[b] - r).abs() / 2 * gate).sum()
+                continue
             gate = torch.sigmoid(5 * u[b] * r)
             total = total + power * (((u[b] - r).abs() / 2 * gate).sum() + (1 - gate).sum())
         mse = ((images[b] - clean.images[b]) ** 2).mean()
         reference.append(mse - 25 / K * total / len(relevant))
-    assert len([b for b in range(5) if (code_labels & labels[b]).any()]) == 4
+    assert len([b for b in range(5) if (code_labels & labels[b]).any()]) == (5 if targeted else 4)
     check(attack.objective(u, images, clean, state), reference, u)
 
 
-def test_sdha_theory_code_is_best_by_its_own_objective() -> None:
+@pytest.mark.parametrize("targeted", [False, True])
+def test_sdha_theory_code_is_best_by_its_own_objective(targeted: bool) -> None:
     _, clean = scores()
     codes, code_labels = table()
     labels = torch.eye(5, dtype=torch.uint8)
-    attack: Any = build_attack("sdha")
-    context = AttackContext(train_codes=codes, train_labels=code_labels)
+    labels[4] = labels[0] if targeted else labels[4]
+    attack: Any = build_attack("sdha", targeted=targeted)
+    context = AttackContext(train_codes=codes, train_labels=code_labels, targets=labels)
     state = attack.prepare(clean.codes, labels, context)
     theory = attack.theory_codes(clean.codes, labels, context).double()
     found = attack.hard_objective(theory, clean, state)
@@ -110,7 +118,7 @@ def test_sdha_theory_code_is_best_by_its_own_objective() -> None:
         assert (flipped >= found[b] - 1e-9).all()
         # A climb may end on another hill, but not far below the summit.
         assert found[b] <= values.min() + 0.02 * values.min().abs()
-    assert torch.equal(theory[4], -clean.codes[4])
+    assert targeted or torch.equal(theory[4], -clean.codes[4])
 
 
 def slow_center(label: Tensor, codes: Tensor, code_labels: Tensor, own: Tensor) -> Tensor:

@@ -260,7 +260,13 @@ def test_parameters_win_over_the_preset() -> None:
 
 def test_wrong_inputs_are_refused(scene: Any) -> None:
     attack, model = build_attack("hag", steps=2), scene.model
-    for images in (scene.images * 255, scene.images[0], scene.images.int(), scene.images - 1):
+    for images in (
+        scene.images * 255,
+        scene.images[0],
+        scene.images.int(),
+        scene.images - 1,
+        scene.images[:0],
+    ):
         with pytest.raises(InputError, match="images"):
             attack(model, images)
     with pytest.raises(InputError, match="rows"):
