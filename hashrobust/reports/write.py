@@ -83,7 +83,7 @@ def _metrics(frame: pd.DataFrame, metric: str) -> list[str]:
 def _heading(frame: pd.DataFrame, filters: Sequence[str]) -> str:
     seeds = frame["seed"].nunique() if "seed" in frame.columns else 1
     attacks = int((frame["attack"] != "none").sum())
-    lines = ["# Report", f"{frame['run'].nunique()} runs, {attacks} attacks, {seeds} seeds."]
+    lines = ["# Report", f"Runs: {frame['run'].nunique()}, attacks: {attacks}, seeds: {seeds}."]
     if filters:
         lines.append(f"Filters: {', '.join(f'`{text}`' for text in filters)}.")
     unfinished = frame.attrs.get("unfinished", [])
