@@ -48,8 +48,8 @@ class Backbone(nn.Module, ABC):
         """
         raise self._no_imagenet_weights()
 
-    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
-        """Load ImageNet weights as published, classifier layer included, in place.
+    def load_imagenet(self, state: Mapping[str, Tensor] | None = None) -> None:
+        """Load ImageNet weights as published, classifier layer included; `imagenet_state()` unless given.
 
         Raises:
             InputError: none exist for this backbone or its channels, or `state` does not fit.

@@ -84,14 +84,15 @@ class TorchvisionBackbone(Backbone):
             ) from error
         return dict(state)
 
-    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
-        """Load a torchvision state dict; its classifier layer is dropped, all else must fit.
+    def load_imagenet(self, state: Mapping[str, Tensor] | None = None) -> None:
+        """Load a torchvision state dict, `imagenet_state()` unless given; all but its classifier must fit.
 
         Raises:
             InputError: names or shapes that differ, or channels that the weights do not serve.
         """
         key = f"{self.first}.weight"
-        state = {name: value for name, value in state.items() if not name.startswith(f"{self.head}.")}
+        given = self.imagenet_state() if state is None else state
+        state = {name: value for name, value in given.items() if not name.startswith(f"{self.head}.")}
         if key in state and state[key].shape[1] != self.channels:
             self._check_channels()
             state[key] = state[key].sum(dim=1, keepdim=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hashrobust.objectives._base import Objective
-from hashrobust.objectives._pairs import similar_share
 from hashrobust.registry import Registry
 
-__all__ = ["Objective", "build_objective", "objectives", "similar_share"]
+__all__ = ["Objective", "build_objective", "objectives"]
 
 objectives: Registry[Objective] = Registry("objective", __name__)
 
@@ -16,8 +15,8 @@ objectives: Registry[Objective] = Registry("objective", __name__)
 def build_objective(name: str, *, bits: int, num_classes: int, similar_share: float, **own: Any) -> Objective:
     """The objective called `name` for codes of `bits` bits.
 
-    `similar_share` is the share of pairs of training images that share a label (function
-    `similar_share`); `own` are the parameters of that objective alone.
+    `similar_share` is the share of similar pairs (a common label) among all pairs of two different training
+    images; `own` are the parameters of that objective alone.
 
     Raises:
         UnknownNameError: no such objective.

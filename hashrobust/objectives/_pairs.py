@@ -1,17 +1,14 @@
 """Pairs of images in a batch.
 
 An image is never paired with itself: such a pair is similar whatever the labels are and says nothing
-about retrieval, its share (1/B) would make the loss depend on the batch size, and `similar_share`
-counts pairs of different images. A batch of one image has no pairs, and their mean is 0.
+about retrieval, its share (1/B) would make the loss depend on the batch size, and the `similar_share`
+of a dataset counts pairs of different images. A batch of one image has no pairs, and their mean is 0.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from hashrobust.errors import InputError
-from hashrobust.objectives._base import multi_hot
 
 
 def similarity(labels: Tensor) -> Tensor:
@@ -42,22 +39,3 @@ def pair_weights(similar: Tensor, share: float) -> Tensor:
     of_similar = 1 / share if share > 0 else 1.0
     of_dissimilar = 1 / (1 - share) if share < 1 else 1.0
     return similar * of_similar + (1 - similar) * of_dissimilar
-
-
-def similar_share(labels: Tensor) -> float:
-    """Share of the pairs of different images that share a label, in [0, 1].
-
-    Args:
-        labels: multi-hot (N, C) of any dtype, or integer classes (N,).
-
-    Raises:
-        InputError: fewer than two images.
-    """
-    count = len(labels)
-    if count < 2:
-        raise InputError(f"labels hold {count} images: a share of similar pairs needs two or more")
-    classes = labels.shape[1] if labels.dim() == 2 else int(labels.max()) + 1
-    hot = multi_hot(labels, classes).float()
-    similar = sum(int((rows @ hot.T > 0).sum()) for rows in torch.split(hot, 1024))
-    itself = int(hot.any(dim=1).sum())
-    return (similar - itself) / (count * (count - 1))

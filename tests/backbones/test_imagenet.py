@@ -45,7 +45,7 @@ def test_weights_are_downloaded_and_loaded(serve, published, tmp_path):
     backbone = resnet18(3)
     state = backbone.imagenet_state()
     assert state.keys() == published.keys()
-    backbone.load_imagenet(state)
+    backbone.load_imagenet()
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, published[name])
 
@@ -91,7 +91,7 @@ def test_normalization_has_a_number_per_channel():
 
 def test_other_channel_counts_have_no_imagenet_weights(published):
     backbone = resnet18(4)
-    for ask in (backbone.imagenet_state, lambda: backbone.load_imagenet(published)):
+    for ask in (backbone.imagenet_state, backbone.load_imagenet, lambda: backbone.load_imagenet(published)):
         with pytest.raises(InputError, match="1 or 3 channels, not 4"):
             ask()
 

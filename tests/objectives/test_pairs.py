@@ -1,14 +1,11 @@
-"""Pairs of a batch and the share of similar pairs of a training set."""
+"""Pairs of a batch and their weights."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from hashrobust.errors import InputError
-from hashrobust.objectives import build_objective, similar_share
+from hashrobust.objectives import build_objective
 from hashrobust.objectives._pairs import pair_mean, pair_weights, similarity
 
 
@@ -29,25 +26,6 @@ def test_the_loss_of_two_orthogonal_dissimilar_images_is_ln_2():
     objective = build_objective("dpsh", bits=4, num_classes=2, similar_share=0.5, quantization_weight=0.0)
     z = torch.tensor([[20.0, 20.0, 20.0, 20.0], [20.0, 20.0, -20.0, -20.0]])
     assert float(objective(z, torch.tensor([0, 1]))) == pytest.approx(0.6931472)
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), count=st.integers(2, 12), classes=st.integers(1, 4))
-def test_similar_share_counts_pairs(seed, count, classes):
-    labels = torch.rand(count, classes, generator=torch.Generator().manual_seed(seed)) < 0.4
-    similar = [bool((labels[i] & labels[j]).any()) for i in range(count) for j in range(i)]
-    assert similar_share(labels) == pytest.approx(sum(similar) / len(similar))
-
-
-def test_similar_share_of_many_classes():
-    """n images of each of C classes: (n - 1) / (C n - 1); more rows than one block holds."""
-    classes = torch.arange(3000) % 10
-    assert similar_share(classes) == pytest.approx(299 / 2999)
-
-
-def test_similar_share_needs_a_pair():
-    with pytest.raises(InputError, match="two"):
-        similar_share(torch.tensor([1]))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
