@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -26,8 +27,12 @@ class Symmetric(Rule):
         return out.copy_(weight)
 
 
-if "test-symmetric" not in rules:
+@pytest.fixture(autouse=True, scope="module")
+def _symmetric_rule() -> Iterator[None]:
+    """Known in this module only: other tests go through all registered rules."""
     rules.register("test-symmetric")(Symmetric)
+    yield
+    del rules._builders["test-symmetric"]
 
 
 def expected_v(layer: nn.Module, rule: str) -> Tensor:
