@@ -148,6 +148,12 @@ def test_center_codes() -> None:
     assert torch.equal(got[4], clean.codes[4])
 
 
+def test_center_code_of_a_tied_bit_is_plus_one() -> None:
+    codes = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, -1.0]])
+    got = center_codes(torch.ones(1, 1), codes, torch.ones(4, 1), fallback=torch.ones(1, 2))
+    assert got.tolist() == [[1.0, -1.0]]
+
+
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("loss", ["dot", "saat", "fixed", "logit"])
 def test_center_losses(loss: str, targeted: bool) -> None:

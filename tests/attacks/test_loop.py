@@ -279,3 +279,57 @@ def test_wrong_inputs_are_refused(scene: Any) -> None:
     with pytest.raises(InputError, match=r"train_codes must be"):
         context = replace(scene.context, train_codes=scene.context.train_codes * 0.5)
         center(model, scene.images, labels=scene.labels, context=context)
+
+
+def recorded(model: nn.Module) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
+    """The model, and the list of all images that it is going to be given."""
+    seen: list[Tensor] = []
+
+    def call(x: Tensor) -> Tensor:
+        seen.append(x.detach().clone())
+        return model(x)
+
+    return call, seen
+
+
+def test_losses_are_summed_so_that_the_batch_size_does_not_scale_the_step(scene: Any) -> None:
+    attack = build_attack("hag", optimizer="gradient", step_size=0.05, steps=5, random_start=False)
+    alone, whole = recorded(scene.model), recorded(scene.model)
+    attack(whole[0], scene.images)
+    attack(alone[0], scene.images[:1])
+    moved = (whole[1][-1][:1] - scene.images[:1]).abs()
+    assert 1e-4 < moved.max() < attack.epsilon
+    torch.testing.assert_close(alone[1][-1], whole[1][-1][:1], atol=1e-6, rtol=0)
+
+
+def test_each_restart_starts_elsewhere(scene: Any) -> None:
+    model, seen = recorded(scene.model)
+    build_attack("hag", steps=1, restarts=3).run(model, scene.images)
+    # The clean images, then for each restart its start and the result of its only step.
+    starts = [seen[1], seen[3], seen[5]]
+    assert len({tuple(start.flatten().tolist()) for start in starts}) == 3
+
+
+def test_finished_samples_stand_still(linear: Build) -> None:
+    model, seen = recorded(linear(torch.eye(4)[:2] * 100, torch.tensor([-50.0, -50.0])))
+    images = torch.full((2, 1, 2, 2), 0.501)
+    images[1] += 0.02
+    attack = build_attack("hag", steps=20, alpha=1.0, beta=0.0, step_size=0.004, optimizer="adam")
+    result = attack.run(model, images)
+    assert result.finished[0]
+    stop = int(result.gradient_evaluations[0]) + 1
+    assert stop < len(seen) - 1
+    assert all(torch.equal(x[0], seen[stop][0]) for x in seen[stop:])
+    assert not torch.equal(seen[1][1], seen[-1][1])
+
+
+def test_a_pixel_without_a_finite_gradient_stays_while_the_others_move(scene: Any) -> None:
+    def model(x: Tensor) -> Tensor:
+        # The derivative of the square root at 0 is infinite, and infinity times zero is not a number.
+        return scene.model(x) + 0 * (0 * x[:, 0, :1, 0]).sqrt()
+
+    attack = build_attack("hag", steps=10, random_start=False, optimizer="adam", step_size=0.01)
+    result = attack.run(model, scene.images)
+    assert (result.nonfinite_gradients == 10).all() and (result.zero_gradients == 0).all()
+    change = (result.images - scene.images).abs()
+    assert (change[:, 0, 0, 0] == 0).all() and (change.flatten(1).amax(dim=1) > 0.01).all()
