@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hashrobust.attacks import AttackContext, build_attack, inside_ball
 from hashrobust.attacks._optimizers import OPTIMIZERS
-from hashrobust.errors import InputError, UnknownNameError
 
 Build = Callable[[Tensor, Tensor], nn.Module]
 
@@ -231,54 +230,6 @@ def test_a10_runs_through_the_tenths() -> None:
 
     values = [alpha_at("A10", step, 20, torch.ones(1, 2)) for step in range(20)]
     assert values == [v for v in (0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0) for _ in range(2)]
-
-
-@pytest.mark.parametrize(("params", "words"), [
-    ({"epsilon": 8}, "8/255"), ({"epsilon": 0}, "epsilon"), ({"epsilon": -0.1}, "epsilon"),
-    ({"epsilon": float("nan")}, "epsilon"), ({"steps": 0}, "steps"), ({"steps": 2.5}, "steps"),
-    ({"restarts": 0}, "restarts"), ({"restarts": 2, "random_start": False}, "random_start"),
-    ({"optimizer": "sing"}, "sign"), ({"alpha": 0}, "alpha"), ({"alpha": "A11"}, "A10"),
-    ({"step_size": 0.0}, "step_size"), ({"steps": 10, "step_size": 1 / 255}, "cannot cross"),
-    ({"step": 3}, "steps"), ({"preset": "orignal"}, "original"),
-])  # fmt: skip
-def test_wrong_settings_are_refused_with_a_way_out(params: Any, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        build_attack("hag", **params)
-
-
-def test_unknown_attack_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match="hag"):
-        build_attack("hgg")
-    with pytest.raises(InputError, match="none"):
-        build_attack("noise", preset="saat")
-
-
-def test_parameters_win_over_the_preset() -> None:
-    attack: Any = build_attack("hag", preset="original", steps=50, seed=4)
-    assert (attack.steps, attack.seed, attack.optimizer) == (50, 4, "gradient")
-
-
-def test_wrong_inputs_are_refused(scene: Any) -> None:
-    attack, model = build_attack("hag", steps=2), scene.model
-    for images in (
-        scene.images * 255,
-        scene.images[0],
-        scene.images.int(),
-        scene.images - 1,
-        scene.images[:0],
-    ):
-        with pytest.raises(InputError, match="images"):
-            attack(model, images)
-    with pytest.raises(InputError, match="rows"):
-        attack(model, scene.images, context=AttackContext(sample_ids=torch.arange(3)))
-    with pytest.raises(InputError, match="no gradient"):
-        attack(lambda x: model(x).detach(), scene.images)
-    with pytest.raises(InputError, match="outputs of shape"):
-        attack(lambda x: x, scene.images)
-    center = build_attack("center", steps=2)
-    with pytest.raises(InputError, match=r"train_codes must be"):
-        context = replace(scene.context, train_codes=scene.context.train_codes * 0.5)
-        center(model, scene.images, labels=scene.labels, context=context)
 
 
 def recorded(model: nn.Module) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
