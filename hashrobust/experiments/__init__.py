@@ -1,1 +1,1 @@
-"""experiments."""
+"""Configurations, run folders, and the steps that fill them."""

@@ -47,7 +47,7 @@ def write_report(
         if name not in FORMATS:
             raise InputError(f"unknown report format '{name}': {did_you_mean(name, list(FORMATS))}")
     frame = filter_frame(results_frame(results), filters)
-    summary = summary_table(frame, group_by, _metrics(frame, metric))
+    summary = summary_table(frame, group_by, shown_metrics(frame, metric))
     attacked = bool((frame["attack"] != "none").any())
     papers = paper_table(frame) if attacked else []
     written = [
@@ -73,7 +73,7 @@ def write_report(
     return written
 
 
-def _metrics(frame: pd.DataFrame, metric: str) -> list[str]:
+def shown_metrics(frame: pd.DataFrame, metric: str) -> list[str]:
     """The metric asked for, between what it is measured against."""
     targeted = ["t_map"] if metric == "map" else []
     beside = [f"clean_{metric}", metric, "masking_gap", f"theory_{metric}", f"chance_{metric}", *targeted]

@@ -1,0 +1,37 @@
+# Two commands for a new machine: `make demo` and `make test`; each sets up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := hashrobust tests benchmarks
+
+.PHONY: setup demo test check format bench clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@# Independent implementations that tests compare with; what they themselves pin is not needed.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps biotorch torchattacks
+	touch $@
+
+demo: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+
+test: setup
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+check: setup
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy --strict hashrobust
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: setup
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: setup
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,103 @@
+"""Terminals: tables to stdout, words and progress to stderr, plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hashrobust.progress import Advance
+
+_WIDTH_OF_FILES = 160
+"""Columns of what is not written to a terminal, so that tables in logs keep their words."""
+
+stdout = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
+stderr = Console(stderr=True)
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class ConsoleProgress:
+    """Progress on stderr: a Rich bar with rate and time left, or a plain line now and then."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        """Print one line, unless quiet."""
+        if not self.quiet:
+            stderr.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def track(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+        """Show one stretch of work."""
+        if self.quiet:
+            yield lambda amount, note: None
+        elif stderr.is_terminal:
+            with _bar() as bar:
+                task = bar.add_task(description, total=total, completed=done, rate="", note="")
+                started = time.perf_counter()
+
+                def advance(amount: int, note: str) -> None:
+                    bar.advance(task, amount)
+                    worked = bar.tasks[0].completed - done
+                    rate = worked / max(time.perf_counter() - started, 1e-9)
+                    bar.update(
+                        task, rate=f"{rate:.0f} {unit}/s" if rate >= 10 else f"{rate:.2g} {unit}/s", note=note
+                    )
+
+                yield advance
+        else:
+            yield self._plain(description, total, unit, done)
+
+    def _plain(self, description: str, total: int, unit: str, done: int) -> Advance:
+        started = said = time.perf_counter()
+        finished = done
+
+        def advance(amount: int, note: str) -> None:
+            nonlocal finished, said
+            finished += amount
+            now = time.perf_counter()
+            if now - said < _SECONDS_BETWEEN_LINES:
+                return
+            said = now
+            rate = (finished - done) / (now - started)
+            left = (total - finished) / rate
+            self.say(
+                f"{description}: {finished}/{total} {unit}, {rate:.3g}/s, {left:.0f} s left {note}".rstrip()
+            )
+
+        return advance
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=stderr,
+        transient=True,
+    )
+
+
+def print_json(content: Any) -> None:
+    """JSON to stdout, nothing else."""
+    print(json.dumps(content, indent=1, sort_keys=True, default=str))
+
+
+def key_value_table(title: str, rows: list[tuple[str, str]]) -> Table:
+    """A table of two columns."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in rows:
+        table.add_row(name, value)
+    return table

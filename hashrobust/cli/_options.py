@@ -1,0 +1,95 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hashrobust.errors import InputError
+
+
+def _load_plugins(paths: list[Path]) -> list[Path]:
+    if paths:
+        from hashrobust.registry import load_plugin
+
+        for path in paths:
+            load_plugin(path)
+    return paths
+
+
+Run = Annotated[str, typer.Argument(help="A run folder, or the beginning of a run's name in --results.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder of all runs.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where datasets are looked for. [default: $HASHROBUST_DATA or data]"),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No words and no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make it anew even if it is there.")]
+Plugin = Annotated[
+    list[Path],
+    typer.Option(
+        "--plugin", help="Python file whose components register themselves.", callback=_load_plugins
+    ),
+]
+Params = Annotated[
+    list[str],
+    typer.Option("--param", "-p", help="A parameter of the component's own, as name=value; may be repeated."),
+]
+
+
+def parse_params(texts: list[str]) -> dict[str, Any]:
+    """`name=value` texts as a dictionary; values become numbers or booleans where they look like it.
+
+    Raises:
+        InputError: a text without `=`.
+    """
+    params: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"parameter '{text}' is not of the form name=value, such as steps=50")
+        params[name.replace("-", "_")] = _parse_value(value)
+    return params
+
+
+def _parse_value(text: str) -> Any:
+    words = {"true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    numerator, slash, denominator = text.partition("/")
+    try:
+        return float(numerator) / float(denominator) if slash else text
+    except (ValueError, ZeroDivisionError):
+        return text
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0`, `0,3` or `0-2` as a list of seeds.
+
+    Raises:
+        InputError: anything else.
+    """
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            seeds.extend(range(int(first), int(last if dash else first) + 1))
+    except ValueError:
+        seeds = []
+    if not seeds:
+        raise InputError(f"seeds '{text}' are not understood: write 0, 0,3 or 0-2")
+    return seeds
+
+
+def split_list(texts: list[str]) -> list[str]:
+    """Repeated and comma-separated values as one list, doubled ones once."""
+    return list(dict.fromkeys(part.strip() for text in texts for part in text.split(",") if part.strip()))

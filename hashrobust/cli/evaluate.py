@@ -1,0 +1,84 @@
+"""`hashrobust evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from hashrobust.cli._console import ConsoleProgress, print_json, stdout
+from hashrobust.cli._options import DataDir, Device, Json, Overwrite, Quiet, Results
+from hashrobust.errors import InputError
+
+PERCENT = ("map", "chance", "precision", "recall", "empty", "balance", "correlation")
+
+
+def command(
+    run: Annotated[str | None, typer.Argument(help="A run folder; or use --codes and --labels.")] = None,
+    codes: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Query and database codes in {-1, +1} as .npy.")
+    ] = None,
+    labels: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Query and database labels as .npy.")
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("-k", help="List length of mAP@k, for --codes; all unless given.")
+    ] = None,
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    brief: Annotated[bool, typer.Option("--brief", help="One line: mAP, its interval, and chance.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure retrieval: mAP with ties in expectation, in the named styles of the field, chance and more."""
+    if (run is None) == (codes is None):
+        raise InputError(
+            "name either a run, or --codes QUERY.npy DATABASE.npy with --labels QUERY.npy DATABASE.npy"
+        )
+    if run is not None:
+        from hashrobust.experiments.retrieval_runs import evaluate_run
+        from hashrobust.experiments.store import find_run
+
+        folder = find_run(run, results)
+        metrics = evaluate_run(
+            folder,
+            data_dir=data_dir,
+            device=device,
+            overwrite=overwrite,
+            progress=ConsoleProgress(quiet=quiet),
+        )
+        title = folder.name
+    else:
+        from hashrobust.experiments.external import read_array
+        from hashrobust.metrics import retrieval_metrics
+
+        assert codes is not None
+        if labels is None:
+            raise InputError("--codes needs --labels QUERY.npy DATABASE.npy as well")
+        arrays = [read_array(path) for path in (*codes, *labels)]
+        metrics = retrieval_metrics(*arrays, k=k)
+        title = f"{codes[0].name} against {codes[1].name}"
+    if json:
+        print_json(metrics)
+        return
+    if brief:
+        low, high, chance = (100 * metrics[name] for name in ("map_low", "map_high", "chance_map"))
+        print(
+            f"mAP {100 * metrics['map']:.1f}% (95% over queries: {low:.1f} to {high:.1f}), chance {chance:.1f}%"
+        )
+        return
+    stdout.print(_table(title, metrics))
+
+
+def _table(title: str, metrics: dict[str, float]) -> Table:
+    table = Table("metric", "value", title=title, title_justify="left")
+    for name, value in metrics.items():
+        if any(part in name for part in PERCENT):
+            table.add_row(f"{name} (%)", f"{100 * value:.2f}")
+        else:
+            table.add_row(name, f"{value:g}")
+    return table

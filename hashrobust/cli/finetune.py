@@ -1,0 +1,113 @@
+"""`hashrobust finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hashrobust.cli._console import ConsoleProgress, print_json
+from hashrobust.cli._options import (
+    DataDir,
+    Device,
+    Json,
+    Overwrite,
+    Params,
+    Plugin,
+    Quiet,
+    Results,
+    parse_params,
+    parse_seeds,
+)
+
+
+def command(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Option(help="See `hashrobust list datasets`.")] = "digits",
+    backbone: Annotated[str, typer.Option(help="See `hashrobust list backbones`.")] = "lenet",
+    weights: Annotated[str, typer.Option(help="none, imagenet, a safetensors file, or run:NAME.")] = "none",
+    objective: Annotated[str, typer.Option(help="See `hashrobust list objectives`.")] = "dpsh",
+    bits: Annotated[int, typer.Option(help="Code length K.")] = 32,
+    rule: Annotated[str, typer.Option(help="See `hashrobust list rules`.")] = "bp",
+    feedback_scale: Annotated[str, typer.Option(help="xavier (the paper's) or matched.")] = "xavier",
+    image_size: Annotated[
+        int | None, typer.Option(help="Height and width in pixels; the dataset's own unless given.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="At most; see --patience.")] = 20,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
+    learning_rate: Annotated[float, typer.Option(help="Of the backbone.")] = 1e-4,
+    head_learning_rate_factor: Annotated[
+        float, typer.Option(help="Hash layer's learning rate / backbone's.")
+    ] = 10.0,
+    weight_decay: Annotated[float, typer.Option()] = 5e-4,
+    schedule: Annotated[str, typer.Option(help="constant or cosine.")] = "constant",
+    patience: Annotated[
+        int, typer.Option(help="Epochs without a better validation mAP before stopping; 0: never.")
+    ] = 10,
+    augment: Annotated[str, typer.Option(help="none, flip, crop or crop-flip.")] = "none",
+    seeds: Annotated[str, typer.Option("--seeds", "--seed", help="0, 0,3 or 0-2.")] = "0",
+    mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where torch allows it.")] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Processor threads; torch's choice unless given.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="berriche2025: the paper's training.")] = None,
+    param: Params = [],  # noqa: B006
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    plugin: Plugin = [],  # noqa: B006
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a hashing model with a learning rule; prints the run's folder."""
+    from hashrobust.experiments.config import FinetuneConfig, preset_values
+    from hashrobust.experiments.training_runs import finetune_run
+
+    progress = ConsoleProgress(quiet=quiet)
+    settings: dict[str, Any] = {
+        "dataset": dataset,
+        "backbone": backbone,
+        "weights": weights,
+        "objective": objective,
+        "objective_params": parse_params(param),
+        "bits": bits,
+        "rule": rule,
+        "feedback_scale": feedback_scale,
+        "image_size": image_size,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "head_learning_rate_factor": head_learning_rate_factor,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "patience": patience or None,
+        "augment": augment,
+        "mixed_precision": mixed_precision,
+        "threads": threads,
+    }
+    if preset is not None:
+        values, remark = preset_values(preset)
+        given = {name for name in settings if _was_given(context, name)}
+        settings |= {name: value for name, value in values.items() if name not in given}
+        settings["objective_params"] = {**values.get("objective_params", {}), **parse_params(param)}
+        progress.say(remark)
+    folders = []
+    for seed in parse_seeds(seeds):
+        config = FinetuneConfig(**settings, seed=seed)
+        folder = finetune_run(
+            config, results, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress
+        )
+        folders.append(str(folder.path))
+        if not json:
+            print(folder.path)
+    if json:
+        print_json([{"run": folder} for folder in folders])
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

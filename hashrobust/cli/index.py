@@ -1,0 +1,33 @@
+"""`hashrobust index`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hashrobust.cli._console import ConsoleProgress
+from hashrobust.cli._options import DataDir, Device, Overwrite, Quiet, Results, Run
+
+
+def command(
+    run: Run,
+    kind: Annotated[str, typer.Option(help="flat (exact), ivf, hnsw or hash.")] = "flat",
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Encode a run's database and build its FAISS Hamming index."""
+    from hashrobust.experiments.retrieval_runs import INDEX, index_run
+    from hashrobust.experiments.store import find_run
+
+    progress = ConsoleProgress(quiet=quiet)
+    folder = find_run(run, results)
+    index = index_run(
+        folder, kind=kind, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress
+    )
+    progress.say(f"{index.kind} index of {len(index)} codes of {index.bits} bits")
+    print(folder.path / INDEX)

@@ -1,0 +1,53 @@
+"""`hashrobust list`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from hashrobust.cli._console import print_json, stdout
+from hashrobust.cli._options import Json, Plugin, Results
+from hashrobust.errors import InputError
+from hashrobust.registry import Registry, did_you_mean
+
+KINDS = ("attacks", "backbones", "datasets", "objectives", "rules")
+
+
+def command(
+    what: Annotated[str, typer.Argument(help="attacks, backbones, datasets, objectives, rules or runs.")],
+    results: Results = Path("results"),
+    plugin: Plugin = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """List the registered names of a kind with their descriptions, or the runs that there are."""
+    rows = _runs(results) if what == "runs" else _components(what)
+    if json:
+        print_json([{"name": name, "description": text} for name, text in rows])
+        return
+    table = Table("name", "description")
+    for name, text in rows:
+        table.add_row(name, text)
+    stdout.print(table)
+
+
+def _components(what: str) -> list[tuple[str, str]]:
+    import importlib
+
+    if what not in KINDS:
+        raise InputError(f"cannot list '{what}': {did_you_mean(what, [*KINDS, 'runs'])}")
+    registry: Registry[object] = getattr(importlib.import_module(f"hashrobust.{what}"), what)
+    return [(name, registry.describe(name)) for name in registry]
+
+
+def _runs(results: Path) -> list[tuple[str, str]]:
+    from hashrobust.experiments.store import list_runs
+
+    rows = []
+    for run in list_runs(results):
+        state = "trained" if run.has("model.safetensors", "history.csv") else "unfinished"
+        attacks = [attack for attack in run.attacks() if attack.has("metrics.json")]
+        rows.append((run.name, f"{run.config.get('task')}, {state}, {len(attacks)} attacks"))
+    return rows

@@ -1,0 +1,74 @@
+"""`hashrobust pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hashrobust.cli._console import ConsoleProgress, print_json
+from hashrobust.cli._options import DataDir, Device, Json, Overwrite, Plugin, Quiet, Results, parse_seeds
+
+
+def command(
+    dataset: Annotated[str, typer.Option(help="See `hashrobust list datasets`.")] = "digits",
+    backbone: Annotated[str, typer.Option(help="See `hashrobust list backbones`.")] = "lenet",
+    image_size: Annotated[
+        int | None, typer.Option(help="Height and width in pixels; the dataset's own unless given.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the train split.")] = 30,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
+    learning_rate: Annotated[float, typer.Option(help="At the start; falls along a cosine.")] = 2e-3,
+    weight_decay: Annotated[float, typer.Option()] = 5e-4,
+    augment: Annotated[str, typer.Option(help="none, flip, crop or crop-flip.")] = "crop",
+    seeds: Annotated[str, typer.Option("--seeds", "--seed", help="0, 0,3 or 0-2.")] = "0",
+    mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where torch allows it.")] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Processor threads; torch's choice unless given.")
+    ] = None,
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    plugin: Plugin = [],  # noqa: B006
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a backbone as a classifier with backpropagation, on the train split alone."""
+    from hashrobust.experiments.config import PretrainConfig
+    from hashrobust.experiments.training_runs import pretrain_run
+
+    folders = []
+    for seed in parse_seeds(seeds):
+        config = PretrainConfig(
+            dataset=dataset,
+            backbone=backbone,
+            image_size=image_size,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            augment=augment,
+            mixed_precision=mixed_precision,
+            threads=threads,
+            seed=seed,
+        )
+        progress = ConsoleProgress(quiet=quiet)
+        folder = pretrain_run(
+            config, results, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress
+        )
+        accuracy = folder.read_json("metrics.json", made_by="pretrain")["train_accuracy"]
+        progress.say(f"accuracy on the train split {100 * accuracy:.1f}%")
+        folders.append(folder)
+        if not json:
+            print(folder.path)
+    if json:
+        print_json(
+            [
+                {"run": str(folder.path), **folder.read_json("metrics.json", made_by="pretrain")}
+                for folder in folders
+            ]
+        )

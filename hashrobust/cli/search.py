@@ -1,0 +1,65 @@
+"""`hashrobust search`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from hashrobust.cli._console import print_json, stderr, stdout
+from hashrobust.cli._options import DataDir, Device, Json, Quiet, Results, Run
+from hashrobust.errors import InputError
+
+
+def command(
+    run: Run,
+    image: Annotated[Path | None, typer.Argument(help="An image file.")] = None,
+    query: Annotated[
+        int | None, typer.Option(help="Instead of a file: a query of the dataset, by position.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Number of results.")] = 10,
+    output: Annotated[Path | None, typer.Option(help="PNG file for a picture of query and results.")] = None,
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the database images whose codes are nearest to an image's."""
+    from hashrobust.experiments.retrieval_runs import read_image, search_run, to_pixels
+    from hashrobust.experiments.store import find_run
+    from hashrobust.experiments.training_runs import load_run_data
+
+    if (image is None) == (query is None):
+        raise InputError("name either an image file or a query of the dataset with --query")
+    folder = find_run(run, results)
+    data = load_run_data(folder, data_dir)
+    if query is not None:
+        picture = data.query.load([query])[0]
+    else:
+        assert image is not None
+        picture = read_image(image, data.image_shape)
+    hits = search_run(folder, picture, k=k, data=data, device=device)
+    if output is not None:
+        from hashrobust.reports.pictures import search_picture
+
+        found = data.database.load([hit.position for hit in hits])
+        search_picture(
+            to_pixels(picture[None])[0],
+            to_pixels(found),
+            [hit.distance for hit in hits],
+            [", ".join(hit.classes) for hit in hits],
+            output,
+        )
+        if not quiet:
+            stderr.print(f"picture: {output}", markup=False, highlight=False)
+    if json:
+        print_json([asdict(hit) for hit in hits])
+        return
+    table = Table("rank", "distance (bits)", "class", "image")
+    for hit in hits:
+        table.add_row(str(hit.rank), str(hit.distance), ", ".join(hit.classes), hit.name)
+    stdout.print(table)

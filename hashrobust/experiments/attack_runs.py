@@ -1,0 +1,116 @@
+"""One attack on a run: crafted batch by batch, scored by the run's own model, resumable after each batch."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from hashrobust.attacks import (
+    Attack,
+    GradientAttack,
+    build_attack,
+)
+from hashrobust.errors import InputError
+from hashrobust.experiments.attack_scores import score_attack, write_examples
+from hashrobust.experiments.bench import PARTS, Bench, threads
+from hashrobust.experiments.config import AttackConfig
+from hashrobust.experiments.environment import record_environment
+from hashrobust.experiments.gradient_checks import gradient_facts
+from hashrobust.experiments.store import Folder
+from hashrobust.progress import Progress, Silent
+from hashrobust.rules import rules
+
+
+def attack_run(
+    run: Folder,
+    config: AttackConfig,
+    *,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Folder:
+    """Attack a run's queries; the attack's folder `attacks/<name>-<hash8>`.
+
+    Raises:
+        InputError: an unknown name or impossible value, before any folder is made.
+        StoreError: the run is unfinished, damaged, in use, or its data has changed.
+    """
+    check_gradient_name(config.gradient)
+    attack = build(config)
+    progress = progress or Silent()
+    with run.lock():
+        path = run.path / "attacks" / config.folder_name
+        if path.exists() and overwrite:
+            Folder(path).clear()
+        if path.exists() and Folder.open(path).has("metrics.json"):
+            progress.say(f"{run.name}/{path.name} is done already")
+            return Folder.open(path)
+        bench = Bench.prepare(run, config, attack, data_dir=data_dir, device=device, progress=progress)
+        folder = Folder.create(path, config.to_dict())
+        record_environment(folder, device=bench.device, fingerprint=bench.data.fingerprint)
+        if not any((folder.path / PARTS).glob("*.npz")):
+            progress.say(bench.cost())
+        started = time.perf_counter()
+        with threads(config.threads):
+            crafted = bench.craft(folder, progress)
+            with bench.attacker() as through:
+                facts = gradient_facts(bench.model, through, bench.batch(0, 8))
+        metrics, queries = score_attack(
+            attack, config, crafted, bench.codes, bench.chosen, k=bench.data.top_k
+        )
+        write_examples(folder, crafted, bench.codes, bench.chosen, bench.data, bench.examples())
+        folder.write_table("queries.parquet", queries)
+        folder.write_json("metrics.json", metrics | facts | describe(attack))
+        folder.add_timing(attack_seconds=time.perf_counter() - started)
+        shutil.rmtree(folder.path / PARTS, ignore_errors=True)
+    return folder
+
+
+def attack_cost(
+    run: Folder, config: AttackConfig, *, data_dir: Path | None = None, device: str = "auto"
+) -> str:
+    """One sentence on what an attack would cost, from one measured gradient step.
+
+    Raises:
+        InputError: see `attack_run`.
+    """
+    bench = Bench.prepare(run, config, build(config), data_dir=data_dir, device=device, progress=Silent())
+    return bench.cost()
+
+
+def check_gradient_name(gradient: str) -> None:
+    """Refuse a gradient that is none of `exact`, `rule` and `rule:NAME`."""
+    kind, colon, name = gradient.partition(":")
+    if gradient in ("exact", "rule"):
+        return
+    if kind != "rule" or not colon:
+        raise InputError(f"unknown gradient '{gradient}': use exact, rule, or rule:NAME such as rule:frsf")
+    rules[name]
+
+
+def build(config: AttackConfig) -> Attack:
+    """The attack of a configuration.
+
+    Raises:
+        InputError: an unknown name, preset or parameter, or a value out of range.
+    """
+    return build_attack(
+        config.attack,
+        preset=config.preset,
+        **{"epsilon": config.epsilon, "seed": config.seed, **config.params},
+    )
+
+
+def describe(attack: Attack) -> dict[str, Any]:
+    """The attack's settings as they ended up after preset and defaults."""
+    settings: dict[str, Any] = {"goal": attack.goal}
+    if isinstance(attack, GradientAttack):
+        settings |= {
+            "steps": attack.steps,
+            "step_size": attack.resolved_step_size,
+            "restarts": attack.restarts,
+        }
+    return settings

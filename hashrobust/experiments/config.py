@@ -1,0 +1,181 @@
+"""What can be asked for: one frozen configuration a step, stored as TOML in its run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from hashrobust.errors import InputError, UnknownNameError
+from hashrobust.experiments.store import config_hash
+from hashrobust.options import TrainingOptions
+from hashrobust.registry import did_you_mean
+
+BERRICHE2025: Mapping[str, Any] = {
+    "optimizer": "adam",
+    "learning_rate": 1e-5,
+    "head_learning_rate_factor": 10.0,
+    "weight_decay": 5e-4,
+    "batch_size": 128,
+    "epochs": 20,
+    "patience": 10,
+    "objective_params": {"quantization_weight": 0.01},
+}
+"""The training of Berriche, Adjal and Baghdadi (arXiv 2502.05925) as far as the paper tells it."""
+
+BERRICHE2025_UNKNOWN = (
+    "The paper leaves unknown: the epsilons, steps and step sizes of its attacks, whose gradient they "
+    "used (exact or the rule's), the seeds, and the scale of the feedback weights (BioTorch's Xavier assumed)."
+)
+
+PRESETS: Mapping[str, tuple[Mapping[str, Any], str]] = {"berriche2025": (BERRICHE2025, BERRICHE2025_UNKNOWN)}
+
+
+def preset_values(name: str) -> tuple[Mapping[str, Any], str]:
+    """The settings of a training preset, and what is to be said of it.
+
+    Raises:
+        UnknownNameError: no such preset.
+    """
+    if name not in PRESETS:
+        raise UnknownNameError(f"unknown preset '{name}': {did_you_mean(name, sorted(PRESETS))}")
+    return PRESETS[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(TrainingOptions):
+    """What pre-training and fine-tuning share: the data, the backbone, and the loop's options."""
+
+    dataset: str = "digits"
+    image_size: int | None = None
+    backbone: str = "lenet"
+    threads: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        """A configuration from stored values; keys that belong to the store are passed over.
+
+        What TOML cannot hold is left out of it: a field whose absence means None comes back as None.
+        """
+        known = {f.name: f for f in fields(cls)}
+        optional = {name for name, f in known.items() if "None" in str(f.type)}
+        absent: dict[str, Any] = dict.fromkeys(optional - set(config))
+        return cls(**absent, **{key: value for key, value in config.items() if key in known})
+
+    @property
+    def options(self) -> TrainingOptions:
+        """The loop's part of the configuration."""
+        return TrainingOptions(**{f.name: getattr(self, f.name) for f in fields(TrainingOptions)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(TrainingConfig):
+    """Training of a backbone as a classifier with backpropagation, on the train split alone."""
+
+    epochs: int = 30
+    learning_rate: float = 2e-3
+    head_learning_rate_factor: float = 1.0
+    schedule: str = "cosine"
+    augment: str = "crop"
+    patience: int | None = None
+
+    @property
+    def run_name(self) -> str:
+        """`<dataset>-<backbone>-pretrained-s<seed>-<hash8>`."""
+        stem = f"{slug(self.dataset)}-{self.backbone}-pretrained-s{self.seed}"
+        return f"{stem}-{config_hash({'task': 'pretrain', **self.to_dict()})}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TrainingConfig):
+    """Fine-tuning of a hashing model with a learning rule.
+
+    `weights` is `none`, `imagenet`, a safetensors file, or `run:NAME`; `weights_digest` is the
+    SHA-256 of what it stands for, so that a run's name changes with the weights it starts from.
+    """
+
+    weights: str = "none"
+    weights_digest: str = ""
+    objective: str = "dpsh"
+    objective_params: dict[str, Any] = field(default_factory=dict)
+    bits: int = 32
+    rule: str = "bp"
+    feedback_scale: str = "xavier"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bits < 1:
+            raise InputError(f"bits is {self.bits}: give a code length of at least 1, such as 32")
+        if self.feedback_scale not in ("xavier", "matched"):
+            raise InputError(f"unknown feedback scale '{self.feedback_scale}': use xavier or matched")
+
+    @property
+    def run_name(self) -> str:
+        """`<dataset>-<backbone>-<objective>-<bits>-<rule>-s<seed>-<hash8>`."""
+        stem = f"{slug(self.dataset)}-{self.backbone}-{self.objective}-{self.bits}-{self.rule}-s{self.seed}"
+        return f"{stem}-{config_hash({'task': 'finetune', **self.to_dict()})}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    """One attack at one epsilon with one kind of gradient, on a fixed subset of the queries.
+
+    `gradient` is `exact`, `rule`, or `rule:NAME`; `params` are the attack's own parameters after
+    its preset; `queries` is None for all of them.
+    """
+
+    attack: str
+    epsilon: float
+    gradient: str = "exact"
+    preset: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    queries: int | None = None
+    query_seed: int = 0
+    batch_size: int = 100
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.queries is not None and self.queries < 1:
+            raise InputError(f"queries is {self.queries}: give at least 1, or leave it out for all")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}: give at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain values."""
+        return asdict(self)
+
+    @property
+    def folder_name(self) -> str:
+        """`<attack>-<hash8>`."""
+        return f"{self.attack}-{config_hash(self.to_dict())}"
+
+
+def slug(dataset: str) -> str:
+    """A dataset's name as part of a folder name: `folder:/data/birds` becomes `folder-birds`."""
+    kind, colon, path = dataset.partition(":")
+    if not colon:
+        return kind
+    stem = "".join(letter if letter.isalnum() else "-" for letter in path.rstrip("/").rpartition("/")[2])
+    return f"{kind}-{stem.strip('-') or 'data'}"
+
+
+def parse_epsilon(text: str) -> float:
+    """`8/255` or `0.03` as a number in pixel units of images in [0, 1].
+
+    Raises:
+        InputError: it is no number, not above 0, or above 1 (most likely written in 255ths).
+    """
+    numerator, slash, denominator = text.partition("/")
+    try:
+        value = float(numerator) / (float(denominator) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"epsilon '{text}' is no number: write it as 8/255 or 0.031") from None
+    if not 0 < value <= 1:
+        mend = f"write {text}/255" if not slash and value > 1 else "write it as 8/255 or 0.031"
+        raise InputError(f"epsilon '{text}' is outside (0, 1], pixels are in [0, 1]: {mend}")
+    return value

@@ -1,0 +1,99 @@
+"""What a result depends on besides its configuration: versions, commit, device, threads, data."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hashrobust
+from hashrobust.errors import InputError, StoreError
+from hashrobust.experiments.store import Folder
+
+PACKAGES = (
+    "hashrobust",
+    "torch",
+    "torchvision",
+    "faiss-cpu",
+    "numpy",
+    "numba",
+    "pandas",
+    "scikit-learn",
+    "pillow",
+)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where present, else Apple's MPS, else the CPU; other names are torch's own.
+
+    Raises:
+        InputError: no such device on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{name}' is not there: use auto or cpu") from error
+    return device
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that the package runs from (with `-dirty`), None outside of one."""
+    root = Path(hashrobust.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def record_environment(folder: Folder, *, device: torch.device, fingerprint: str) -> None:
+    """Write `environment.json`.
+
+    Raises:
+        StoreError: the folder was begun with other data under the same name.
+    """
+    if folder.has("environment.json"):
+        stored = folder.read_json("environment.json", made_by="finetune")["data_fingerprint"]
+        if stored != fingerprint:
+            raise StoreError(
+                f"run '{folder.path}' was made with other data ({stored}, now {fingerprint}): "
+                "restore the data, or make the run again with --overwrite"
+            )
+        return
+    content: dict[str, Any] = {
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "machine": platform.machine(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "data_fingerprint": fingerprint,
+    }
+    folder.write_json("environment.json", content)

@@ -1,0 +1,45 @@
+"""What every attack records of its gradients: are they derivatives, and how far from the exact ones?"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hashrobust.attacks import check_gradient
+from hashrobust.models import HashModel, frozen
+from hashrobust.rules import exact_gradient
+
+
+def gradient_facts(model: HashModel, through: HashModel, images: Tensor) -> dict[str, Any]:
+    """Checks on a few images (B, C, H, W), as flat numbers.
+
+    `gradient_check_*`: the exact gradient of `model` against finite differences in float64.
+    `gradient_cosine` and `gradient_sign_agreement`: the gradient of `through` (the attacker's, equal
+    codes) against the exact one, mean over images; 1 where the attacker differentiates exactly. Both
+    gradients are those of the agreement of tanh(z) with the images' own codes.
+    """
+    precise = copy.deepcopy(model).double().cpu()
+    with frozen(precise), exact_gradient(precise):
+        check = check_gradient(precise, images.cpu())
+    with frozen(model), exact_gradient(model):
+        exact = _agreement_gradient(model, images)
+    attacker = _agreement_gradient(through, images)
+    return {
+        "gradient_check_cosine": check.cosine,
+        "gradient_check_kink_share": check.kink_share,
+        "gradient_check_passed": check.passed,
+        "gradient_cosine": float(F.cosine_similarity(exact, attacker).mean()),
+        "gradient_sign_agreement": float((exact.sign() == attacker.sign()).double().mean()),
+    }
+
+
+def _agreement_gradient(model: HashModel, images: Tensor) -> Tensor:
+    """Gradient (B, pixels) of sum over bits of tanh(z) sign(z0), z0 held fixed."""
+    images = images.detach().clone().requires_grad_()
+    z = model(images)
+    score = (torch.tanh(z) * torch.where(z >= 0, 1.0, -1.0).detach()).sum()
+    return torch.autograd.grad(score, images)[0].flatten(1)

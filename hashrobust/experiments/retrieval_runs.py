@@ -1,0 +1,217 @@
+"""A run's codes, index, metrics and searches."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from hashrobust.datasets import RetrievalDataset
+from hashrobust.errors import InputError
+from hashrobust.experiments.environment import choose_device
+from hashrobust.experiments.store import Folder, read_arrays
+from hashrobust.experiments.training_runs import load_run, load_run_data
+from hashrobust.metrics import retrieval_metrics
+from hashrobust.progress import Progress, Silent
+from hashrobust.retrieval import HammingIndex, pack, unpack
+
+CODES = "codes.npz"
+INDEX = "index.faiss"
+METRICS = "metrics.json"
+SPLITS = ("train", "query", "validation", "database")
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class StoredCodes:
+    """Codes (N, K) int8 in {-1, +1}, labels (N, C) uint8 multi-hot and ids (N,) of one split."""
+
+    codes: NDArray[np.int8]
+    labels: NDArray[np.uint8]
+    ids: NDArray[np.int64]
+
+
+def encode_run(
+    folder: Folder,
+    *,
+    data: RetrievalDataset | None = None,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, StoredCodes]:
+    """The codes of every split of a run: computed once, stored in `codes.npz`.
+
+    Raises:
+        StoreError: the run has no finished model, or its data has changed.
+    """
+    if not folder.has(CODES):
+        progress = progress or Silent()
+        model = load_run(folder).to(choose_device(device))
+        data = data or load_run_data(folder, data_dir)
+        arrays: dict[str, NDArray[np.uint8] | NDArray[np.int64]] = {"bits": np.array([model.bits])}
+        total = sum(len(getattr(data, name)) for name in SPLITS)
+        with progress.track("encoding", total, "images") as advance:
+            for name in SPLITS:
+                split = getattr(data, name)
+                codes = []
+                for images, _ in split.batches(BATCH):
+                    codes.append(pack(model.encode(images)))
+                    advance(len(images), name)
+                arrays |= {
+                    name: np.concatenate(codes),
+                    f"{name}_labels": split.labels.numpy(),
+                    f"{name}_ids": split.ids.numpy(),
+                }
+        folder.write_arrays(CODES, arrays)
+    stored = read_arrays(folder.file(CODES, made_by="index"))
+    bits = int(stored["bits"][0])
+    return {
+        name: StoredCodes(unpack(stored[name], bits), stored[f"{name}_labels"], stored[f"{name}_ids"])
+        for name in SPLITS
+    }
+
+
+def index_run(
+    folder: Folder,
+    *,
+    kind: str = "flat",
+    data_dir: Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> HammingIndex:
+    """Build the FAISS index of a run's database codes, or open the one that is there.
+
+    Raises:
+        InputError: an unknown kind of index.
+        StoreError: see `encode_run`; or an index of another kind is there already.
+    """
+    with folder.lock():
+        if folder.has(INDEX) and not overwrite:
+            index = HammingIndex.load(folder.file(INDEX, made_by="index"))
+            if index.kind != kind:
+                raise InputError(
+                    f"run '{folder.path}' has a {index.kind} index: pass --overwrite to make it {kind}"
+                )
+            return index
+        database = encode_run(folder, data_dir=data_dir, device=device, progress=progress)["database"]
+        started = time.perf_counter()
+        index = HammingIndex.build(database.codes, kind=kind)
+        with folder.writing(INDEX) as temporary:
+            index.save(temporary)
+        folder.seal(INDEX)
+        folder.add_timing(index_seconds=time.perf_counter() - started)
+        return index
+
+
+def evaluate_run(
+    folder: Folder,
+    *,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """The retrieval metrics of a run's queries against its database, stored in `metrics.json`.
+
+    Raises:
+        StoreError: see `encode_run`.
+    """
+    with folder.lock():
+        if folder.has(METRICS) and not overwrite:
+            stored: dict[str, float] = folder.read_json(METRICS, made_by="evaluate")
+            return stored
+        data = load_run_data(folder, data_dir)
+        codes = encode_run(folder, data=data, device=device, progress=progress)
+        query, database = codes["query"], codes["database"]
+        metrics = retrieval_metrics(query.codes, database.codes, query.labels, database.labels, k=data.top_k)
+        folder.write_json(METRICS, metrics)
+        return metrics
+
+
+@dataclass(frozen=True)
+class SearchHit:
+    """One result: rank from 1, Hamming distance in bits, classes, and the image's name and position."""
+
+    rank: int
+    distance: int
+    classes: tuple[str, ...]
+    name: str
+    position: int
+
+
+def search_run(
+    folder: Folder,
+    image: Tensor,
+    *,
+    k: int = 10,
+    data: RetrievalDataset,
+    device: str = "auto",
+) -> list[SearchHit]:
+    """The k database images nearest to one image (C, H, W) in [0, 1].
+
+    Raises:
+        InputError: k below 1.
+        StoreError: the run has no index.
+    """
+    if k < 1:
+        raise InputError(f"k is {k}: ask for at least 1 result")
+    index = HammingIndex.load(folder.file(INDEX, made_by="index"))
+    model = load_run(folder).to(choose_device(device))
+    distances, positions = index.search(model.encode(image[None]), min(k, len(index)))
+    labels = data.database.labels
+    return [
+        SearchHit(
+            rank=rank,
+            distance=int(distance),
+            classes=tuple(data.classes[c] for c in torch.nonzero(labels[position]).flatten().tolist()),
+            name=data.database.path(int(position)),
+            position=int(position),
+        )
+        for rank, (distance, position) in enumerate(zip(distances[0], positions[0], strict=True), start=1)
+        if position >= 0
+    ]
+
+
+def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
+    """An image file as (C, H, W) in [0, 1] of the shape that a dataset's images have.
+
+    Photographs for 3 channels are scaled so that the short side is H and cropped in the middle;
+    one channel means grey.
+
+    Raises:
+        InputError: the file is missing or no image that Pillow reads.
+    """
+    channels, height, width = image_shape
+    if channels not in (1, 3):
+        raise InputError(
+            f"images of {channels} channels cannot be read from a file: search in Python instead"
+        )
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("L" if channels == 1 else "RGB")
+    except FileNotFoundError:
+        raise InputError(f"image '{path}' does not exist: check the path") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"'{path}' is no image that can be read ({error}): give a PNG or JPEG file"
+        ) from error
+    scale = max(height / picture.height, width / picture.width)
+    size = max(round(picture.width * scale), width), max(round(picture.height * scale), height)
+    picture = picture.resize(size, Image.Resampling.BILINEAR)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    picture = picture.crop((left, top, left + width, top + height))
+    pixels = np.asarray(picture, dtype=np.float32).reshape(height, width, channels) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def to_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Images (N, C, H, W) in [0, 1] as pixels (N, H, W, C) uint8, for pictures."""
+    pixels = (images * 255).round().clamp(0, 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,0 +1,58 @@
+"""How to train: the options of the loop, free of torch so that configurations can hold them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hashrobust.errors import InputError
+
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("constant", "cosine")
+AUGMENTATIONS = ("none", "flip", "crop", "crop-flip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Options of the training loop; values are checked here, before any work.
+
+    `patience` is the number of epochs without a better validation score after which training stops
+    (None: never); `head_learning_rate_factor` multiplies the learning rate of the last layer.
+
+    Raises:
+        InputError: a value out of range or an unknown name.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    optimizer: str = "adam"
+    learning_rate: float = 1e-4
+    head_learning_rate_factor: float = 10.0
+    weight_decay: float = 5e-4
+    schedule: str = "constant"
+    patience: int | None = 10
+    augment: str = "none"
+    mixed_precision: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise InputError(f"{name} is {value}: give a whole number of at least 1")
+        for name, rate in (
+            ("learning_rate", self.learning_rate),
+            ("head_learning_rate_factor", self.head_learning_rate_factor),
+        ):
+            if not (rate > 0 and math.isfinite(rate)):
+                raise InputError(f"{name} is {rate}: give a finite number above 0")
+        if not self.weight_decay >= 0:
+            raise InputError(f"weight_decay is {self.weight_decay}: give 0 or more")
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"patience is {self.patience}: give at least 1 epoch, or 0 to never stop early")
+        for name, choice, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+            ("augmentation", self.augment, AUGMENTATIONS),
+        ):
+            if choice not in known:
+                raise InputError(f"unknown {name} '{choice}': use one of {', '.join(known)}")
