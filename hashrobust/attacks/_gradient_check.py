@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from hashrobust.errors import InputError
+from hashrobust.seeding import keyed_generator
 
 from ._base import input_gradient
 from ._center import hard_codes
 from ._context import Model
-from ._random import keyed_generator
 
 Objective = Callable[[Tensor], Tensor]
 

@@ -1,18 +1,11 @@
-"""Random draws that depend on a key alone: not on the machine, the batch or what was drawn before."""
+"""Random noise that depends on a key alone: not on the machine, the batch or what was drawn before."""
 
 from __future__ import annotations
-
-import hashlib
 
 import torch
 from torch import Tensor
 
-
-def keyed_generator(purpose: str, *key: int) -> torch.Generator:
-    """A CPU generator seeded by the purpose and the key."""
-    digest = hashlib.blake2b(repr((purpose, *(int(k) for k in key))).encode(), digest_size=8).digest()
-    # torch keeps 63 bits of a seed apart on every platform.
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+from hashrobust.seeding import keyed_generator
 
 
 def uniform_noise(like: Tensor, sample_ids: Tensor, purpose: str, *key: int) -> Tensor:

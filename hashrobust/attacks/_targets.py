@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from hashrobust.errors import InputError
+from hashrobust.seeding import keyed_generator
 
 from ._context import as_multi_hot, class_count
-from ._random import keyed_generator
 
 
 def draw_targets(

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from hashrobust.attacks import AttackContext, Clean, GradientAttack, attacks
 from hashrobust.errors import InputError
+from hashrobust.seeding import keyed_generator
 
 from ._base import State
 from ._center import hard_codes
 from ._context import required
-from ._random import keyed_generator
 
 # The authors' ball and step lie in ImageNet-normalised space; this is the mean of its three deviations.
 _IMAGENET_STD = (0.229 + 0.224 + 0.225) / 3
