@@ -3,7 +3,7 @@
 # Resumes where it stopped; run it from the root of the checkout with `hashrobust` on the PATH.
 set -eu
 results=results/first-look
-attacked="--queries 200 --steps 50 --epsilon 2/255,4/255,8/255,16/255 --no-picture --results $results"
+attacked="--queries 200 --steps 50 --no-picture --results $results"
 
 for backbone in lenet resnet20; do
   hashrobust pretrain --dataset fashion-mnist --backbone $backbone --epochs 30 --augment crop-flip --results $results
@@ -18,15 +18,17 @@ for backbone in lenet resnet20; do
 done
 
 for attack in noise center hag sdha; do
+  case $attack in noise | center) epsilons=2/255,4/255,8/255,16/255 ;; *) epsilons=8/255 ;; esac
   for backbone in lenet resnet20; do
     for rule in bp usf brsf frsf fa; do
       gradients=exact
       test $rule = bp || test $attack = noise || gradients=exact,rule
-      hashrobust attack fashion-mnist-$backbone-dpsh-32-$rule --attack $attack --gradient $gradients $attacked
+      hashrobust attack fashion-mnist-$backbone-dpsh-32-$rule --attack $attack --gradient $gradients \
+        --epsilon $epsilons $attacked
     done
     # The zero-step control: BP's weights attacked through each rule's feedback, no fine-tuning by the rule.
     test $attack = noise || hashrobust attack fashion-mnist-$backbone-dpsh-32-bp --attack $attack \
-      --gradient rule:usf,rule:brsf,rule:frsf,rule:fa $attacked
+      --gradient rule:usf,rule:brsf,rule:frsf,rule:fa --epsilon $epsilons $attacked
   done
 done
 
