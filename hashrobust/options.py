@@ -36,17 +36,17 @@ class TrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
-            if value < 1:
-                raise InputError(f"{name} is {value}: give a whole number of at least 1")
+        for name, value, least in (("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)):
+            if not isinstance(value, int) or value < least:
+                raise InputError(f"{name} is {value!r}: give a whole number of at least {least}")
         for name, rate in (
             ("learning_rate", self.learning_rate),
             ("head_learning_rate_factor", self.head_learning_rate_factor),
         ):
             if not (rate > 0 and math.isfinite(rate)):
                 raise InputError(f"{name} is {rate}: give a finite number above 0")
-        if not self.weight_decay >= 0:
-            raise InputError(f"weight_decay is {self.weight_decay}: give 0 or more")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay is {self.weight_decay}: give a finite number of 0 or more")
         if self.patience is not None and self.patience < 1:
             raise InputError(f"patience is {self.patience}: give at least 1 epoch, or 0 to never stop early")
         for name, choice, known in (

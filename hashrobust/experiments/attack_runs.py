@@ -7,17 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hashrobust.attacks import (
-    Attack,
-    GradientAttack,
-    build_attack,
-)
+from hashrobust.attacks import Attack, GradientAttack, build_attack
 from hashrobust.errors import InputError
 from hashrobust.experiments.attack_scores import score_attack, write_examples
-from hashrobust.experiments.bench import PARTS, Bench, threads
+from hashrobust.experiments.bench import PARTS, Bench
 from hashrobust.experiments.config import AttackConfig
-from hashrobust.experiments.environment import record_environment
-from hashrobust.experiments.gradient_checks import gradient_facts
+from hashrobust.experiments.environment import record_environment, threads
 from hashrobust.experiments.store import Folder
 from hashrobust.progress import Progress, Silent
 from hashrobust.rules import rules
@@ -41,32 +36,33 @@ def attack_run(
     check_gradient_name(config.gradient)
     attack = build(config)
     progress = progress or Silent()
-    with run.lock():
-        path = run.path / "attacks" / config.folder_name
-        if path.exists() and overwrite:
-            Folder(path).clear()
-        if path.exists() and Folder.open(path).has("metrics.json"):
-            progress.say(f"{run.name}/{path.name} is done already")
-            return Folder.open(path)
+    path = run.path / "attacks" / config.folder_name
+    if not overwrite and path.exists() and Folder.open(path).has("metrics.json"):
+        progress.say(f"{run.name}/{path.name} is done already")
+        return Folder.open(path)
+    with run.lock(), threads(config.threads):
         bench = Bench.prepare(run, config, attack, data_dir=data_dir, device=device, progress=progress)
+        if overwrite and path.exists():
+            Folder(path).clear()
         folder = Folder.create(path, config.to_dict())
         record_environment(folder, device=bench.device, fingerprint=bench.data.fingerprint)
-        if not any((folder.path / PARTS).glob("*.npz")):
+        if not (folder.path / PARTS).exists():
             progress.say(bench.cost())
         started = time.perf_counter()
-        with threads(config.threads):
-            crafted = bench.craft(folder, progress)
-            with bench.attacker() as through:
-                facts = gradient_facts(bench.model, through, bench.batch(0, 8))
-        metrics, queries = score_attack(
-            attack, config, crafted, bench.codes, bench.chosen, k=bench.data.top_k
-        )
-        write_examples(folder, crafted, bench.codes, bench.chosen, bench.data, bench.examples())
-        folder.write_table("queries.parquet", queries)
-        folder.write_json("metrics.json", metrics | facts | describe(attack))
+        _fill(folder, bench, progress)
         folder.add_timing(attack_seconds=time.perf_counter() - started)
         shutil.rmtree(folder.path / PARTS, ignore_errors=True)
     return folder
+
+
+def _fill(folder: Folder, bench: Bench, progress: Progress) -> None:
+    """Craft, score, and store what an attack folder holds; the metrics last, as they say that it is done."""
+    crafted = bench.craft(folder, progress)
+    facts = bench.gradient_facts()
+    metrics, queries = score_attack(crafted, bench.codes, bench.chosen, bench.data)
+    write_examples(folder, crafted, bench.codes, bench.chosen, bench.data, bench.examples())
+    folder.write_table("queries.parquet", queries)
+    folder.write_json("metrics.json", metrics | facts | describe(bench.attack))
 
 
 def attack_cost(
@@ -77,8 +73,9 @@ def attack_cost(
     Raises:
         InputError: see `attack_run`.
     """
-    bench = Bench.prepare(run, config, build(config), data_dir=data_dir, device=device, progress=Silent())
-    return bench.cost()
+    with run.lock(), threads(config.threads):
+        attack = build(config)
+        return Bench.prepare(run, config, attack, data_dir=data_dir, device=device, progress=Silent()).cost()
 
 
 def check_gradient_name(gradient: str) -> None:

@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from hashrobust.attacks import Attack
-from hashrobust.datasets import RetrievalDataset, Split
-from hashrobust.experiments.config import AttackConfig
+from hashrobust.datasets import RetrievalDataset
+from hashrobust.experiments.files import read_arrays
 from hashrobust.experiments.retrieval_runs import StoredCodes, to_pixels
-from hashrobust.experiments.store import Folder, read_arrays
+from hashrobust.experiments.store import Folder
 from hashrobust.metrics import average_precision, bootstrap_interval, chance_average_precision
 from hashrobust.retrieval import HammingIndex
 
@@ -45,32 +44,38 @@ class Crafted:
 
 
 def score_attack(
-    attack: Attack,
-    config: AttackConfig,
-    crafted: Crafted,
-    codes: dict[str, StoredCodes],
-    chosen: NDArray[np.int64],
-    *,
-    k: int | None,
+    crafted: Crafted, codes: dict[str, StoredCodes], chosen: NDArray[np.int64], data: RetrievalDataset
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Metrics (fractions) and the per-query table of an attack.
 
     `map` and its kin count relevance to the query's own label, `t_map` to the target's.
     """
     labels = codes["query"].labels[chosen]
-    scores = _scores(crafted, codes["database"], labels, k)
+    scores = _scores(crafted, codes["database"], labels, data.top_k)
     targets = crafted.optional("targets")
     if targets is not None:
-        toward = _scores(crafted, codes["database"], targets, k)
+        toward = _scores(crafted, codes["database"], targets, data.top_k)
         scores |= {name.replace("ap", "t_ap", 1): values for name, values in toward.items()}
-    flipped = (crafted["codes"] != crafted["clean_codes"]).sum(axis=1)
+    table = _query_table(crafted, codes["query"].ids[chosen], chosen, scores)
+    if targets is not None:
+        table["target"] = [class_names(data, row) for row in targets]
+    return _metrics(scores, table), table
+
+
+def _query_table(
+    crafted: Crafted,
+    ids: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    scores: dict[str, NDArray[np.float64]],
+) -> pd.DataFrame:
+    """One row a query: its scores, what the attack knows of it, and the size of the perturbation."""
     steps = np.maximum(crafted["gradient_evaluations"], 1)
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "query": chosen,
-            "query_id": codes["query"].ids[chosen],
+            "query_id": ids,
             **scores,
-            "flipped_bits": flipped,
+            "flipped_bits": (crafted["codes"] != crafted["clean_codes"]).sum(axis=1),
             "objective": crafted["objective"],
             "gradient_evaluations": crafted["gradient_evaluations"],
             "finished": crafted["finished"],
@@ -83,6 +88,10 @@ def score_attack(
             },
         }
     )
+
+
+def _metrics(scores: dict[str, NDArray[np.float64]], table: pd.DataFrame) -> dict[str, Any]:
+    """Means of the per-query table, with 95% intervals over queries for the main scores."""
     metrics: dict[str, Any] = {
         name.replace("ap", "map"): float(values.mean()) for name, values in scores.items()
     }
@@ -90,8 +99,8 @@ def score_attack(
         if name in scores:
             low, high = bootstrap_interval(scores[name])
             metrics |= {f"{name.replace('ap', 'map')}_low": low, f"{name.replace('ap', 'map')}_high": high}
-    metrics |= {
-        "queries": len(chosen),
+    return metrics | {
+        "queries": len(table),
         "linf_max": float(table["linf"].max()),
         **{
             f"{name}_mean": float(table[name].mean())
@@ -101,7 +110,6 @@ def score_attack(
         "zero_gradient_share": float(table["zero_gradient_share"].mean()),
         "nonfinite_gradient_share": float(table["nonfinite_gradient_share"].mean()),
     }
-    return metrics, table
 
 
 def _scores(
@@ -143,7 +151,7 @@ def write_examples(
     arrays: dict[str, NDArray[Any]] = {
         "clean": _thumbnails(data.query.load(kept)),
         "adversarial": _thumbnails(torch.from_numpy(crafted["images"])),
-        "labels": np.array([_class_names(data, data.query, position) for position in kept]),
+        "labels": np.array([class_names(data, row) for row in codes["query"].labels[kept]]),
     }
     for name, queried in (("clean", crafted["clean_codes"]), ("adversarial", crafted["codes"])):
         _, positions = index.search(queried[examples], min(RETRIEVED, len(index)))
@@ -163,5 +171,6 @@ def _thumbnails(images: torch.Tensor) -> NDArray[np.uint8]:
     return to_pixels(images)
 
 
-def _class_names(data: RetrievalDataset, split: Split, position: int) -> str:
-    return ", ".join(data.classes[c] for c in torch.nonzero(split.labels[position]).flatten().tolist())
+def class_names(data: RetrievalDataset, label: NDArray[np.uint8]) -> str:
+    """The classes of one multi-hot label (C,), by name."""
+    return ", ".join(data.classes[c] for c in np.flatnonzero(label))

@@ -28,6 +28,7 @@ from hashrobust.errors import HashRobustError, InputError
 from hashrobust.experiments.attack_scores import Crafted
 from hashrobust.experiments.config import AttackConfig, FinetuneConfig
 from hashrobust.experiments.environment import choose_device
+from hashrobust.experiments.gradient_checks import gradient_facts
 from hashrobust.experiments.retrieval_runs import StoredCodes, encode_run
 from hashrobust.experiments.store import Folder
 from hashrobust.experiments.training_runs import load_run, load_run_data
@@ -52,17 +53,6 @@ def choose_queries(total: int, wanted: int | None, seed: int) -> NDArray[np.int6
             f"{wanted} queries are asked for, the dataset has {total}: ask for at most that many"
         )
     return np.sort(np.random.default_rng(seed).choice(total, wanted, replace=False)).astype(np.int64)
-
-
-@contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """Let torch use this many threads within the block (None: as it is)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -175,12 +165,20 @@ class Bench:
         attack = self.attack
         steps = attack.steps * attack.restarts if isinstance(attack, GradientAttack) else 0
         images = self.batch(0, self.config.batch_size)
-        with threads(self.config.threads), frozen(self.model):
+        with frozen(self.model):
             self.model(images)
             started = time.perf_counter()
             self.model(images.requires_grad_()).sum().backward()
             step = time.perf_counter() - started
         return step * steps * len(self.chosen) / max(len(images), 1), steps
+
+    def gradient_facts(self) -> dict[str, Any]:
+        """The checks of `gradient_facts` on the first queries, with the attacker's gradient."""
+        with self.attacker() as through:
+            if self.config.gradient == "rule" and isinstance(self.attack, GradientAttack):
+                # The draw of the last step, whether or not this process has made that step.
+                redraw_feedback(through, self.config.seed, self.attack.restarts - 1, self.attack.steps - 1)
+            return gradient_facts(self.model, through, self.batch(0, 8))
 
     def craft(self, folder: Folder, progress: Progress) -> Crafted:
         """Attack all chosen queries; batches that are stored already are read back."""

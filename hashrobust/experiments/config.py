@@ -51,6 +51,10 @@ class TrainingConfig(TrainingOptions):
     backbone: str = "lenet"
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_threads(self.threads)
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values."""
         return asdict(self)
@@ -144,6 +148,10 @@ class AttackConfig:
             raise InputError(f"queries is {self.queries}: give at least 1, or leave it out for all")
         if self.batch_size < 1:
             raise InputError(f"batch_size is {self.batch_size}: give at least 1")
+        _check_threads(self.threads)
+        for name in ("epsilon", "seed"):
+            if name in self.params:
+                raise InputError(f"{name} stands among the attack's own parameters: give it as --{name}")
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values."""
@@ -153,6 +161,11 @@ class AttackConfig:
     def folder_name(self) -> str:
         """`<attack>-<hash8>`."""
         return f"{self.attack}-{config_hash(self.to_dict())}"
+
+
+def _check_threads(threads: int | None) -> None:
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}: give at least 1, or leave it out for torch's choice")
 
 
 def slug(dataset: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,17 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Let torch use this many threads within the block (None: as it is)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if number is None else number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
@@ -75,18 +88,13 @@ def git_commit() -> str | None:
 
 
 def record_environment(folder: Folder, *, device: torch.device, fingerprint: str) -> None:
-    """Write `environment.json`.
+    """Write `environment.json`, once.
 
     Raises:
         StoreError: the folder was begun with other data under the same name.
     """
     if folder.has("environment.json"):
-        stored = folder.read_json("environment.json", made_by="finetune")["data_fingerprint"]
-        if stored != fingerprint:
-            raise StoreError(
-                f"run '{folder.path}' was made with other data ({stored}, now {fingerprint}): "
-                "restore the data, or make the run again with --overwrite"
-            )
+        check_fingerprint(folder, fingerprint)
         return
     content: dict[str, Any] = {
         "versions": versions(),
@@ -97,3 +105,17 @@ def record_environment(folder: Folder, *, device: torch.device, fingerprint: str
         "data_fingerprint": fingerprint,
     }
     folder.write_json("environment.json", content)
+
+
+def check_fingerprint(folder: Folder, fingerprint: str) -> None:
+    """Refuse data that are not those that a folder was made with.
+
+    Raises:
+        StoreError: they differ.
+    """
+    stored = folder.read_json("environment.json", made_by=folder.command)["data_fingerprint"]
+    if stored != fingerprint:
+        raise StoreError(
+            f"run '{folder.path}' was made with other data ({stored}, now {fingerprint}): "
+            "restore the data, or make the run again with --overwrite"
+        )

@@ -15,11 +15,14 @@ from torch import Tensor
 from hashrobust.datasets import RetrievalDataset
 from hashrobust.errors import InputError
 from hashrobust.experiments.environment import choose_device
-from hashrobust.experiments.store import Folder, read_arrays
+from hashrobust.experiments.files import read_arrays
+from hashrobust.experiments.store import Folder
 from hashrobust.experiments.training_runs import load_run, load_run_data
 from hashrobust.metrics import retrieval_metrics
+from hashrobust.models import HashModel
 from hashrobust.progress import Progress, Silent
-from hashrobust.retrieval import HammingIndex, pack, unpack
+from hashrobust.registry import did_you_mean
+from hashrobust.retrieval import KINDS, HammingIndex, pack, unpack
 
 CODES = "codes.npz"
 INDEX = "index.faiss"
@@ -43,6 +46,7 @@ def encode_run(
     data: RetrievalDataset | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, StoredCodes]:
     """The codes of every split of a run: computed once, stored in `codes.npz`.
@@ -50,31 +54,36 @@ def encode_run(
     Raises:
         StoreError: the run has no finished model, or its data has changed.
     """
-    if not folder.has(CODES):
-        progress = progress or Silent()
-        model = load_run(folder).to(choose_device(device))
+    if overwrite or not folder.has(CODES):
         data = data or load_run_data(folder, data_dir)
-        arrays: dict[str, NDArray[np.uint8] | NDArray[np.int64]] = {"bits": np.array([model.bits])}
-        total = sum(len(getattr(data, name)) for name in SPLITS)
-        with progress.track("encoding", total, "images") as advance:
-            for name in SPLITS:
-                split = getattr(data, name)
-                codes = []
-                for images, _ in split.batches(BATCH):
-                    codes.append(pack(model.encode(images)))
-                    advance(len(images), name)
-                arrays |= {
-                    name: np.concatenate(codes),
-                    f"{name}_labels": split.labels.numpy(),
-                    f"{name}_ids": split.ids.numpy(),
-                }
-        folder.write_arrays(CODES, arrays)
+        model = load_run(folder).to(choose_device(device))
+        folder.write_arrays(CODES, _encode_splits(model, data, progress or Silent()))
     stored = read_arrays(folder.file(CODES, made_by="index"))
     bits = int(stored["bits"][0])
     return {
         name: StoredCodes(unpack(stored[name], bits), stored[f"{name}_labels"], stored[f"{name}_ids"])
         for name in SPLITS
     }
+
+
+def _encode_splits(
+    model: HashModel, data: RetrievalDataset, progress: Progress
+) -> dict[str, NDArray[np.uint8] | NDArray[np.int64]]:
+    """Packed codes, labels and ids of every split, and the number of bits."""
+    arrays: dict[str, NDArray[np.uint8] | NDArray[np.int64]] = {"bits": np.array([model.bits])}
+    splits = {name: getattr(data, name) for name in SPLITS}
+    with progress.track("encoding", sum(map(len, splits.values())), "images") as advance:
+        for name, split in splits.items():
+            codes = []
+            for images, _ in split.batches(BATCH):
+                codes.append(pack(model.encode(images)))
+                advance(len(images), name)
+            arrays |= {
+                name: np.concatenate(codes),
+                f"{name}_labels": split.labels.numpy(),
+                f"{name}_ids": split.ids.numpy(),
+            }
+    return arrays
 
 
 def index_run(
@@ -88,21 +97,25 @@ def index_run(
 ) -> HammingIndex:
     """Build the FAISS index of a run's database codes, or open the one that is there.
 
+    `overwrite` encodes anew and makes another index, of another kind too.
+
     Raises:
-        InputError: an unknown kind of index.
-        StoreError: see `encode_run`; or an index of another kind is there already.
+        InputError: an unknown kind of index, or an index of another kind is there already.
+        StoreError: see `encode_run`.
     """
+    if kind not in KINDS:
+        raise InputError(f"unknown index kind '{kind}': {did_you_mean(kind, list(KINDS))}")
+    if folder.has(INDEX) and not overwrite:
+        index = HammingIndex.load(folder.file(INDEX, made_by="index"))
+        if index.kind != kind:
+            raise InputError(
+                f"run '{folder.path}' has a {index.kind} index: pass --overwrite to make it {kind}"
+            )
+        return index
     with folder.lock():
-        if folder.has(INDEX) and not overwrite:
-            index = HammingIndex.load(folder.file(INDEX, made_by="index"))
-            if index.kind != kind:
-                raise InputError(
-                    f"run '{folder.path}' has a {index.kind} index: pass --overwrite to make it {kind}"
-                )
-            return index
-        database = encode_run(folder, data_dir=data_dir, device=device, progress=progress)["database"]
+        codes = encode_run(folder, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress)
         started = time.perf_counter()
-        index = HammingIndex.build(database.codes, kind=kind)
+        index = HammingIndex.build(codes["database"].codes, kind=kind)
         with folder.writing(INDEX) as temporary:
             index.save(temporary)
         folder.seal(INDEX)
@@ -123,10 +136,10 @@ def evaluate_run(
     Raises:
         StoreError: see `encode_run`.
     """
+    if folder.has(METRICS) and not overwrite:
+        stored: dict[str, float] = folder.read_json(METRICS, made_by="evaluate")
+        return stored
     with folder.lock():
-        if folder.has(METRICS) and not overwrite:
-            stored: dict[str, float] = folder.read_json(METRICS, made_by="evaluate")
-            return stored
         data = load_run_data(folder, data_dir)
         codes = encode_run(folder, data=data, device=device, progress=progress)
         query, database = codes["query"], codes["database"]

@@ -6,26 +6,32 @@ file counts as finished only when its checksum stands there. No torch here: repo
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
 from hashrobust.errors import StoreError
+from hashrobust.experiments.files import LOCK, file_digest, locked, read_arrays, writing
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
+
+__all__ = [
+    "Folder",
+    "config_hash",
+    "file_digest",
+    "find_run",
+    "list_runs",
+    "read_arrays",
+    "writing",
+]
 
 FORMAT = 1
 """Version of the folder layout; a folder of another version is refused, never guessed at."""
@@ -33,51 +39,12 @@ FORMAT = 1
 CONFIG = "config.toml"
 CHECKSUMS = "checksums.json"
 TIMING = "timing.json"
-_LOCK = ".lock"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits that name a configuration, whatever the order of its keys."""
     text = json.dumps(config, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when not.
-
-    Raises:
-        StoreError: the place cannot be written (read-only, full, no such folder).
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix="." + path.name)
-        os.close(handle)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise _unwritable(path, error) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _unwritable(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"'{path}' cannot be written ({error.strerror}): make room or choose another folder with --results"
-    )
 
 
 class Folder:
@@ -88,20 +55,38 @@ class Folder:
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any]) -> Folder:
-        """Make the folder, or open the one that stands there under the same configuration."""
+        """Make the folder, or open the one that stands there under the same configuration.
+
+        Raises:
+            StoreError: it cannot be written; or see `open`.
+        """
         folder = cls(path)
-        if not (path / CONFIG).exists():
+        if CONFIG not in folder.checksums:
             with writing(path / CONFIG) as temporary:
                 temporary.write_text(tomli_w.dumps({"format": FORMAT, **_without_none(config)}))
             folder.seal(CONFIG)
         return cls.open(path)
 
     @classmethod
+    @contextmanager
+    def held(cls, path: Path, config: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[Folder]:
+        """`create` the folder and hold it for one process; `overwrite` empties it first.
+
+        Raises:
+            StoreError: another process holds it; or see `create`.
+        """
+        with locked(path):
+            if overwrite:
+                cls(path).clear()
+            yield cls.create(path, config)
+
+    @classmethod
     def open(cls, path: Path) -> Folder:
         """Open an existing folder.
 
         Raises:
-            StoreError: it is missing, has no readable configuration, or is of another version.
+            StoreError: it is missing, its configuration is missing, unreadable or changed, or it is
+                of another version.
         """
         if not path.is_dir():
             raise StoreError(f"run folder '{path}' does not exist: see `hashrobust list runs`")
@@ -111,12 +96,19 @@ class Folder:
             raise StoreError(
                 f"run folder '{path}' has format {version}, this version reads {FORMAT}: make the run again"
             )
+        if CONFIG in folder.checksums:
+            folder.file(CONFIG, made_by=folder.command)
         return folder
 
     @property
     def name(self) -> str:
         """The folder's own name."""
         return self.path.name
+
+    @property
+    def command(self) -> str:
+        """The command that makes the folder: finetune, pretrain or attack."""
+        return str(self.config.get("task", "attack"))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -149,12 +141,6 @@ class Folder:
         sums = self.checksums | {name: file_digest(self.path / name) for name in names}
         with writing(self.path / CHECKSUMS) as temporary:
             temporary.write_text(json.dumps(dict(sorted(sums.items())), indent=1) + "\n")
-
-    def unseal(self, *names: str) -> None:
-        """Record that these files are no longer to be relied on."""
-        sums = {name: digest for name, digest in self.checksums.items() if name not in names}
-        with writing(self.path / CHECKSUMS) as temporary:
-            temporary.write_text(json.dumps(sums, indent=1) + "\n")
 
     def has(self, *names: str) -> bool:
         """Whether all these files are finished and still there (their content is not read)."""
@@ -233,25 +219,9 @@ class Folder:
         with writing(path) as temporary:
             temporary.write_text(json.dumps(old | entries, indent=1, sort_keys=True) + "\n")
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for one process.
-
-        Raises:
-            StoreError: another process holds it.
-        """
-        try:
-            file = (self.path / _LOCK).open("w")
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StoreError(
-                    f"run folder '{self.path}' is in use by another process: wait for it to end"
-                ) from error
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the folder for one process; see `files.locked`."""
+        return locked(self.path)
 
     def attacks(self) -> list[Folder]:
         """The attacks stored in this run, finished or not, by name."""
@@ -261,20 +231,23 @@ class Folder:
         return [Folder.open(path) for path in sorted(root.iterdir()) if (path / CONFIG).exists()]
 
     def clear(self) -> None:
-        """Remove the folder and all it holds."""
-        shutil.rmtree(self.path)
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a .npz file; nothing is unpickled."""
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+        """Remove all that the folder holds, but for the lock that a process may hold."""
+        for path in self.path.iterdir():
+            if path.name == LOCK:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _without_none(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if value is not None}
+    """The configuration without what TOML cannot hold."""
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if value is not None
+    }
 
 
 def list_runs(results: Path) -> list[Folder]:
@@ -296,19 +269,18 @@ def find_run(name: str, results: Path) -> Folder:
     Raises:
         StoreError: none or several fit.
     """
+    if not name:
+        raise StoreError("the name of a run is empty: give a run folder or the beginning of its name")
     for path in (Path(name), results / name):
         if (path / CONFIG).exists():
             return Folder.open(path)
     if Path(name).is_dir():
         return Folder.open(Path(name))
-    fitting = sorted(path for path in results.glob(f"{_escape(name)}*") if (path / CONFIG).exists())
+    present = sorted(results.iterdir()) if results.is_dir() else []
+    fitting = [path for path in present if path.name.startswith(name) and (path / CONFIG).exists()]
     if len(fitting) == 1:
         return Folder.open(fitting[0])
     if not fitting:
         raise StoreError(f"no run '{name}' in '{results}': see `hashrobust list runs --results {results}`")
     names = ", ".join(path.name for path in fitting[:5])
     raise StoreError(f"'{name}' fits {len(fitting)} runs ({names}): give more of the name")
-
-
-def _escape(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -9,14 +9,21 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from hashrobust.backbones import backbones
 from hashrobust.datasets import RetrievalDataset, load_dataset
 from hashrobust.errors import InputError, StoreError
 from hashrobust.experiments.checkpoints import FolderCheckpoints
-from hashrobust.experiments.config import FinetuneConfig, PretrainConfig, TrainingConfig
-from hashrobust.experiments.environment import choose_device, record_environment
-from hashrobust.experiments.store import Folder, file_digest, find_run
+from hashrobust.experiments.config import FinetuneConfig, PretrainConfig, TrainingConfig, preset_values
+from hashrobust.experiments.environment import (
+    check_fingerprint,
+    choose_device,
+    record_environment,
+    threads,
+)
+from hashrobust.experiments.files import file_digest
+from hashrobust.experiments.store import Folder, find_run
 from hashrobust.models import (
     Classifier,
     HashModel,
@@ -27,11 +34,11 @@ from hashrobust.models import (
     save_model,
     save_tensors,
 )
-from hashrobust.objectives import build_objective
+from hashrobust.objectives import objectives
 from hashrobust.progress import Progress, Silent
 from hashrobust.rules import ConversionReport, convert, feedback_state, load_feedback_state, rules
 from hashrobust.seeding import key_seed
-from hashrobust.training import TrainingResult, finetune, pretrain
+from hashrobust.training import TrainingResult, finetune, objective_for, pretrain
 
 MODEL = "model.safetensors"
 FEEDBACK = "feedback.safetensors"
@@ -59,12 +66,13 @@ def pretrain_run(
     with torch.random.fork_rng():
         torch.manual_seed(key_seed("init", config.seed))
         model = Classifier(config.backbone, len(data.classes), **_shape(data), mean=data.mean, std=data.std)
-    folder = _begin("pretrain", config, results, overwrite)
-    with folder.lock():
+    path = results / config.run_name
+    if not overwrite and _is_done(path, data, MODEL, "metrics.json"):
+        progress.say(f"{path.name} is done already")
+        return Folder.open(path)
+    described = {"task": "pretrain", **config.to_dict()}
+    with Folder.held(path, described, overwrite=overwrite) as folder, threads(config.threads):
         record_environment(folder, device=place, fingerprint=data.fingerprint)
-        if folder.has(MODEL, "metrics.json"):
-            progress.say(f"{folder.name} is done already")
-            return folder
         started = time.perf_counter()
         checkpoints = FolderCheckpoints(folder)
         result = pretrain(
@@ -95,32 +103,27 @@ def finetune_run(
     backbones[config.backbone]
     rules[config.rule]
     data = _load_data(config, data_dir)
-    build_objective(
-        config.objective,
-        bits=config.bits,
-        num_classes=len(data.classes),
-        similar_share=data.similar_share,
-        **config.objective_params,
-    )
+    objective = objective_for(data, config.objective, config.bits, config.objective_params, seed=config.seed)
     config, weights = resolve_weights(config, results)
     model = _starting_model(config, data, weights)
-    report = _convert(model, config, data)
-    folder = _begin("finetune", config, results, overwrite)
-    with folder.lock():
+    report = convert(model, config.rule, seed=config.seed, scale=config.feedback_scale, probe=_probe(model))
+    path = results / config.run_name
+    if not overwrite and _is_done(path, data, MODEL, FEEDBACK, "history.csv"):
+        progress.say(f"{path.name} is done already")
+        return Folder.open(path)
+    described = {"task": "finetune", **config.to_dict()}
+    with Folder.held(path, described, overwrite=overwrite) as folder, threads(config.threads):
         record_environment(folder, device=place, fingerprint=data.fingerprint)
-        if folder.has(MODEL, FEEDBACK, "history.csv"):
-            progress.say(f"{folder.name} is done already")
-            return folder
         _say_conversion(report, progress)
         folder.write_json("conversion.json", {"converted": report.converted, "left": report.left})
         started = time.perf_counter()
+        checkpoints = FolderCheckpoints(folder)
         result = finetune(
             model.to(place),
             data,
-            objective=config.objective,
-            objective_params=config.objective_params,
+            objective=objective,
             options=config.options,
-            checkpoints=FolderCheckpoints(folder),
+            checkpoints=checkpoints,
             progress=progress,
         )
         with folder.writing(FEEDBACK) as temporary:
@@ -128,6 +131,17 @@ def finetune_run(
         folder.seal(FEEDBACK)
         _store_training(folder, model, result, time.perf_counter() - started)
     return folder
+
+
+def objective_params_of_preset(preset: str, objective: str) -> dict[str, Any]:
+    """The parameters that a training preset sets and that this objective takes.
+
+    Raises:
+        UnknownNameError: no such preset or objective.
+    """
+    wanted = preset_values(preset)[0].get("objective_params", {})
+    known = objectives.parameters(objective)
+    return {name: value for name, value in wanted.items() if name in known}
 
 
 def resolve_weights(config: FinetuneConfig, results: Path) -> tuple[FinetuneConfig, Path | None]:
@@ -170,7 +184,7 @@ def load_run(folder: Folder) -> HashModel:
         raise StoreError(f"run '{folder.path}' is damaged: {error}") from error
     assert isinstance(model, HashModel)
     if config.rule != "bp":
-        convert(model, config.rule, seed=config.seed, scale=config.feedback_scale)
+        convert(model, config.rule, seed=config.seed, scale=config.feedback_scale, probe=_probe(model))
         load_feedback_state(model, state)
     return model
 
@@ -183,11 +197,7 @@ def load_run_data(folder: Folder, data_dir: Path | None = None) -> RetrievalData
     """
     config = FinetuneConfig.from_dict(folder.config)
     data = _load_data(config, data_dir)
-    stored = folder.read_json("environment.json", made_by="finetune")["data_fingerprint"]
-    if stored != data.fingerprint:
-        raise StoreError(
-            f"run '{folder.path}' was made with other data ({stored}, now {data.fingerprint}): restore the data"
-        )
+    check_fingerprint(folder, data.fingerprint)
     return data
 
 
@@ -211,16 +221,17 @@ def _starting_model(config: FinetuneConfig, data: RetrievalDataset, weights: Pat
     return model
 
 
-def _convert(model: HashModel, config: FinetuneConfig, data: RetrievalDataset) -> ConversionReport:
-    probe = model.normalize(data.train.load([0, 1]))
-    return convert(model, config.rule, seed=config.seed, scale=config.feedback_scale, probe=probe)
+def _probe(model: Network) -> Tensor:
+    """An input batch of the right shape, which tells the layers that are called from the others."""
+    return torch.zeros(2, *model.input_shape, device=model.device)
 
 
-def _begin(task: str, config: PretrainConfig | FinetuneConfig, results: Path, overwrite: bool) -> Folder:
-    path = results / config.run_name
-    if overwrite and path.exists():
-        Folder(path).clear()
-    return Folder.create(path, {"task": task, **config.to_dict()})
+def _is_done(path: Path, data: RetrievalDataset, *names: str) -> bool:
+    """Whether a run with all these files is there, made with this data."""
+    if not path.exists() or not Folder(path).has(*names):
+        return False
+    check_fingerprint(Folder.open(path), data.fingerprint)
+    return True
 
 
 def _say_conversion(report: ConversionReport, progress: Progress) -> None:

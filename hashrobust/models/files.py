@@ -1,0 +1,134 @@
+"""Models as safetensors files that describe themselves; pickles are never opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hashrobust.errors import HashRobustError, InputError
+from hashrobust.models.network import Classifier, HashModel, Network
+
+_METADATA = "hashrobust"
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, description: Mapping[str, Any]) -> None:
+    """Write tensors as safetensors with a JSON description in the header.
+
+    Raises:
+        HashRobustError: the file cannot be written.
+    """
+    ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        save_file(ready, path, metadata={_METADATA: json.dumps(description, sort_keys=True)})
+    except SafetensorError as error:
+        raise HashRobustError(
+            f"'{path}' cannot be written ({error}): make room or choose another folder"
+        ) from error
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and description (empty for files of other makers) of a safetensors file.
+
+    Raises:
+        InputError: the file is missing, or is not safetensors (pickles are never opened).
+    """
+    if not path.is_file():
+        raise InputError(f"model file '{path}' does not exist: check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return load_file(path), dict(json.loads(metadata.get(_METADATA, "{}")))
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise InputError(
+            f"model file '{path}' is not a readable safetensors file ({error}): pickled models (.pt, .pth) "
+            "are not opened, convert them with safetensors.torch.save_file"
+        ) from error
+
+
+def save_model(model: Network, path: str | Path) -> None:
+    """Write a model and its description to one safetensors file.
+
+    What a learning rule drew is no part of it: see `rules.feedback_state`.
+
+    Raises:
+        HashRobustError: the file cannot be written.
+    """
+    save_tensors(model.state_dict(), Path(path), model.spec)
+
+
+def load_model(path: str | Path) -> HashModel | Classifier:
+    """Read a model that `save_model` wrote, plain (rule "bp") and in eval mode.
+
+    Raises:
+        InputError: no safetensors file, not made by hashrobust, or its tensors do not fit.
+    """
+    path = Path(path)
+    tensors, spec = load_tensors(path)
+    kinds: dict[str, type[HashModel] | type[Classifier]] = {"hash": HashModel, "classifier": Classifier}
+    if spec.get("kind") not in kinds or not spec.keys() >= {"backbone", "outputs", "channels", "image_size"}:
+        raise InputError(
+            f"model file '{path}' holds no description of a hashrobust model: "
+            "give a model.safetensors of a run, or use it as --weights"
+        )
+    with torch.random.fork_rng(devices=[]):
+        model = kinds[spec["kind"]](
+            spec["backbone"], spec["outputs"], channels=spec["channels"], image_size=spec["image_size"]
+        )
+    _load_strict(model, tensors, f"model file '{path}'")
+    return model.eval()
+
+
+def load_weights(model: Network, path: str | Path) -> tuple[str, ...]:
+    """Start a model's backbone from a file; names of the tensors in it that were not used (old heads).
+
+    The file is a saved model (its normalisation is taken over too) or plain weights under the
+    backbone's own names, such as a torchvision state dict saved as safetensors.
+
+    Raises:
+        InputError: it does not fit; the message names the keys.
+    """
+    tensors, spec = load_tensors(Path(path))
+    for fact in ("backbone", "channels"):
+        if fact in spec and spec[fact] != model.spec[fact]:
+            raise InputError(
+                f"weights '{path}' are of a model with {fact} {spec[fact]}, and this one has {fact} "
+                f"{model.spec[fact]}: start from weights of the same architecture"
+            )
+    whole = any(name.startswith("backbone.") for name in tensors)
+    target: nn.Module = model if whole else model.backbone
+    kept = {name: value for name, value in target.state_dict().items() if whole and name.startswith("head.")}
+    expected = target.state_dict().keys() - kept.keys()
+    used = {name: tensor for name, tensor in tensors.items() if name in expected}
+    if not used:
+        raise InputError(
+            f"weights '{path}' share no tensor name with backbone '{model.spec['backbone']}': "
+            f"it has {', '.join(sorted(expected)[:3])}, the file {', '.join(sorted(tensors)[:3])}"
+        )
+    _load_strict(target, used | kept, f"weights '{path}'")
+    return tuple(sorted(set(tensors) - set(used)))
+
+
+def _load_strict(module: nn.Module, tensors: Mapping[str, Tensor], subject: str) -> None:
+    own = module.state_dict()
+    missing = sorted(set(own) - set(tensors))
+    unexpected = sorted(set(tensors) - set(own))
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)}, needed {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    for problem, keys in (("lacks", missing), ("has unknown", unexpected), ("has wrong shapes:", shapes)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise InputError(
+                f"{subject} {problem} {', '.join(keys[:3])}{more}: it belongs to another architecture, "
+                "image size or number of channels"
+            )
+    module.load_state_dict(dict(tensors))

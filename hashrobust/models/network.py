@@ -1,0 +1,202 @@
+"""Images in [0, 1] to outputs: normalise, backbone, head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hashrobust.backbones import Backbone, backbones, build_backbone
+from hashrobust.datasets import Split
+from hashrobust.errors import InputError
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel; part of the model, so that attacks stay in pixel units."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images of the same shape (B, C, H, W)."""
+        return (images - self.mean) / self.std
+
+
+class Network(nn.Module):
+    """Normalise + backbone + linear head: images (B, C, H, W) in [0, 1] to outputs (B, K).
+
+    Args:
+        backbone: a registered name, or a module with a `feature_dim` such as a `Backbone`, whose own
+            `channels` and `image_size` then count.
+        outputs: the number of outputs K.
+        channels: image channels C.
+        image_size: height and width of the images that the backbone is built for.
+        mean: per channel, of the images; 0.5 unless given.
+        std: likewise.
+
+    Raises:
+        UnknownNameError: no such backbone.
+        InputError: fewer than one output, or a shape that the backbone cannot see.
+    """
+
+    kind = "network"
+
+    def __init__(
+        self,
+        backbone: str | Backbone,
+        outputs: int,
+        *,
+        channels: int = 1,
+        image_size: int = 32,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if outputs < 1:
+            raise InputError(f"a {self.kind} model with {outputs} outputs: give at least 1")
+        if isinstance(backbone, str):
+            name = backbone
+            backbone = build_backbone(name, channels=channels, image_size=image_size)
+        else:
+            name = _registered_name(backbone)
+            channels = getattr(backbone, "channels", channels)
+            image_size = getattr(backbone, "image_size", image_size)
+        if not isinstance(getattr(backbone, "feature_dim", None), int):
+            raise InputError(f"backbone {name} has no feature_dim: set it to the length of its features")
+        self.input_shape = channels, image_size, image_size
+        self.spec: dict[str, Any] = {
+            "kind": self.kind,
+            "backbone": name,
+            "outputs": outputs,
+            "channels": channels,
+            "image_size": image_size,
+        }
+        self.normalize = Normalize(mean or [0.5] * channels, std or [0.5] * channels)
+        self.backbone = backbone
+        self.head = nn.Linear(self.backbone.feature_dim, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs z (B, K) of images (B, C, H, W) in [0, 1]; for codes, before tanh and sign."""
+        z: Tensor = self.head(self.backbone(self.normalize(images)))
+        return z
+
+    def use_imagenet_weights(self) -> None:
+        """Start the backbone from ImageNet weights, and take over their normalisation.
+
+        Raises:
+            InputError: the backbone has none, or they cannot be downloaded.
+        """
+        self.backbone.load_imagenet()
+        normalization = self.backbone.imagenet_normalization
+        if normalization is not None:
+            channels = len(self.normalize.mean)
+            mean, std = (v if len(v) == channels else [sum(v) / len(v)] * channels for v in normalization)
+            self.normalize = Normalize(mean, std)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.head.weight.device
+
+    def outputs(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
+        """Outputs z (N, K) of many images, in eval mode, without gradients, on the CPU.
+
+        Raises:
+            InputError: images that are not float (N, C, H, W) in [0, 1] with the model's channels.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: give at least 1")
+        if isinstance(images, Split):
+            batches: Iterator[Tensor] = (batch for batch, _ in images.batches(batch_size))
+        else:
+            batches = iter(torch.split(images, batch_size))
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                found = [self(self._checked(batch).to(self.device)).cpu() for batch in batches]
+        finally:
+            self.train(was_training)
+        return torch.cat(found) if found else torch.empty(0, self.head.out_features)
+
+    def _checked(self, images: Tensor) -> Tensor:
+        channels = self.input_shape[0]
+        if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
+            raise InputError(
+                f"images have shape {tuple(images.shape)} and type {images.dtype}: "
+                f"this model takes float images (N, {channels}, H, W) in [0, 1]"
+            )
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            raise InputError("images hold values outside [0, 1]: divide bytes by 255, do not normalise")
+        return images
+
+
+class HashModel(Network):
+    """A network whose K outputs are hashed: codes sign(z), one bit an output.
+
+    The hash layer starts at N(0, 0.01), as in deep-hashing practice (arXiv 2502.05925).
+    """
+
+    kind = "hash"
+
+    def __init__(self, backbone: str | Backbone, bits: int, **shape: Any) -> None:
+        super().__init__(backbone, bits, **shape)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def bits(self) -> int:
+        """The code length K."""
+        return self.head.out_features
+
+    def encode(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
+        """Codes (N, K) int8 in {-1, +1} of images (N, C, H, W) in [0, 1] or of a dataset's split."""
+        return sign(self.outputs(images, batch_size))
+
+
+class Classifier(Network):
+    """A network whose outputs are class logits."""
+
+    kind = "classifier"
+
+    def __init__(self, backbone: str | Backbone, classes: int, **shape: Any) -> None:
+        super().__init__(backbone, classes, **shape)
+
+    def accuracy(self, split: Split, batch_size: int = 500) -> float:
+        """Share of images whose largest logit is one of their labels."""
+        predicted = self.outputs(split, batch_size).argmax(dim=1)
+        return float(split.labels.gather(1, predicted[:, None]).double().mean())
+
+
+def _registered_name(backbone: Backbone) -> str:
+    """The name that builds this backbone again, or its class's name if there is none."""
+    names = [name for name in backbones if backbones[name] is type(backbone)]
+    return names[0] if names else type(backbone).__name__
+
+
+def sign(z: Tensor) -> Tensor:
+    """Codes int8 in {-1, +1}; sign(0) is +1."""
+    return torch.where(z >= 0, 1, -1).to(torch.int8)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no parameter gradients within the block, as an attack needs; restored after it."""
+    modes = {module: module.training for module in model.modules()}
+    needed = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter, need in needed.items():
+            parameter.requires_grad_(need)

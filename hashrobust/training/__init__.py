@@ -1,0 +1,145 @@
+"""Training of hashing models and classifiers; queries and database are never looked at."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hashrobust.datasets import RetrievalDataset, Split
+from hashrobust.errors import InputError
+from hashrobust.metrics import leave_one_out_average_precision
+from hashrobust.models import Classifier, HashModel
+from hashrobust.objectives import Objective, build_objective
+from hashrobust.options import TrainingOptions
+from hashrobust.progress import Progress, Silent
+from hashrobust.seeding import key_seed
+from hashrobust.training.augmentation import augment
+from hashrobust.training.loop import Loop, Loss
+from hashrobust.training.state import Checkpoints, TrainingResult, TrainingState
+
+__all__ = [
+    "Checkpoints",
+    "TrainingResult",
+    "TrainingState",
+    "augment",
+    "finetune",
+    "objective_for",
+    "pretrain",
+    "validation_map",
+]
+
+
+def finetune(
+    model: HashModel,
+    data: RetrievalDataset,
+    *,
+    objective: str | Objective = "dpsh",
+    objective_params: dict[str, Any] | None = None,
+    options: TrainingOptions | None = None,
+    checkpoints: Checkpoints | None = None,
+    progress: Progress | None = None,
+    **overrides: Any,
+) -> TrainingResult:
+    """Fine-tune a hashing model by whatever rule it was converted to; in place, best epoch kept.
+
+    The best epoch is the one with the highest validation mAP; queries are never looked at.
+    `overrides` are fields of `TrainingOptions`, such as `epochs=20`.
+
+    Raises:
+        InputError: an unknown objective, parameter or option.
+        TrainingError: the loss or a weight is not finite; the model holds the weights of the best epoch
+            so far, or those that it began with.
+    """
+    options = _options(options, overrides)
+    if isinstance(objective, str):
+        objective = objective_for(data, objective, model.bits, objective_params or {}, seed=options.seed)
+    elif objective_params:
+        raise InputError("objective_params belong to an objective's name: give them to the objective itself")
+    objective.to(model.device)
+    return Loop(
+        model,
+        objective,
+        data.train,
+        options,
+        validate=lambda: validation_map(model, data.validation),
+        checkpoints=checkpoints,
+        progress=progress or Silent(),
+    ).run()
+
+
+def objective_for(
+    data: RetrievalDataset, name: str, bits: int, params: dict[str, Any], *, seed: int
+) -> Objective:
+    """The objective called `name` for codes of a dataset; what it draws (proxies) is keyed by the seed.
+
+    Raises:
+        InputError: an unknown objective or parameter, or a value that it cannot use.
+    """
+    facts: dict[str, Any] = {
+        "bits": bits,
+        "num_classes": len(data.classes),
+        "similar_share": data.similar_share,
+    }
+    for taken in sorted(set(facts) & set(params)):
+        raise InputError(f"objective parameter '{taken}' follows from the model and the data: leave it out")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key_seed("objective", seed))
+        return build_objective(name, **facts, **params)
+
+
+def pretrain(
+    model: Classifier,
+    data: RetrievalDataset,
+    *,
+    options: TrainingOptions | None = None,
+    checkpoints: Checkpoints | None = None,
+    progress: Progress | None = None,
+    **overrides: Any,
+) -> TrainingResult:
+    """Train a classifier on the train split alone; in place, last epoch kept.
+
+    Cross-entropy, or binary cross-entropy per class for multi-label data. No other split is seen,
+    so that hashing models that start from it have never met a query, validation or database image.
+
+    Raises:
+        InputError: an unknown option.
+        TrainingError: the loss or a weight is not finite; the model holds the weights of the last good
+            epoch, or those that it began with.
+    """
+    options = _options(options, overrides)
+
+    def single_label(z: Tensor, labels: Tensor, step: int) -> Tensor:
+        return F.cross_entropy(z, labels.argmax(dim=1))
+
+    def multi_label(z: Tensor, labels: Tensor, step: int) -> Tensor:
+        return F.binary_cross_entropy_with_logits(z, labels.to(z.dtype))
+
+    loss: Loss = multi_label if data.multi_label else single_label
+    return Loop(
+        model,
+        loss,
+        data.train,
+        options,
+        validate=None,
+        checkpoints=checkpoints,
+        progress=progress or Silent(),
+    ).run()
+
+
+def validation_map(model: HashModel, split: Split) -> float:
+    """mAP with each image of the split ranked against all the others of it (a fraction)."""
+    codes = model.encode(split)
+    return float(leave_one_out_average_precision(codes, split.labels).mean())
+
+
+def _options(options: TrainingOptions | None, overrides: dict[str, Any]) -> TrainingOptions:
+    try:
+        return TrainingOptions(**((asdict(options) if options else {}) | overrides))
+    except TypeError as error:
+        raise InputError(
+            f"training options: {error}; known: {', '.join(TrainingOptions.__annotations__)}"
+        ) from error

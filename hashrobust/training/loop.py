@@ -1,0 +1,204 @@
+"""The loop, in full view: one for pre-training and fine-tuning, resumable at every epoch.
+
+Data order, augmentation, dropout and feedback redraws derive from the seed and the step alone, so
+that a run interrupted anywhere and taken up at its last epoch ends bit for bit where an
+uninterrupted one does (same machine, same threads).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hashrobust.datasets import Split
+from hashrobust.errors import InputError, TrainingError
+from hashrobust.models import Network
+from hashrobust.objectives import Objective
+from hashrobust.options import TrainingOptions
+from hashrobust.progress import Progress
+from hashrobust.rules import alignment, redraw_feedback, rule_of
+from hashrobust.seeding import key_seed, keyed_generator
+from hashrobust.training.augmentation import augment
+from hashrobust.training.state import Checkpoints, TrainingResult, TrainingState
+
+Loss = Callable[[Tensor, Tensor, int], Tensor]
+"""Outputs z (B, K), labels (B, C) multi-hot and the step number, to a scalar."""
+
+
+class Loop:
+    """One training run: `run` trains the model in place, by whatever rule it was converted to."""
+
+    def __init__(
+        self,
+        model: Network,
+        loss: Loss | Objective,
+        train: Split,
+        options: TrainingOptions,
+        *,
+        validate: Callable[[], float] | None,
+        checkpoints: Checkpoints | None,
+        progress: Progress,
+    ) -> None:
+        if len(train) < 2:
+            raise InputError(f"the train split has {len(train)} images: training needs at least 2")
+        self.model, self.loss, self.train, self.options = model, loss, train, options
+        self.validate, self.checkpoints, self.progress = validate, checkpoints, progress
+        self.optimizer = self._build_optimizer()
+        # Pairs need two images, and so does BatchNorm: a last batch of one is left out.
+        self.starts = range(0, len(train) - 1, options.batch_size)
+
+    def run(self) -> TrainingResult:
+        """Train to the end; the model holds the best epoch's weights, the global random state is kept."""
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            return self._run()
+
+    def _run(self) -> TrainingResult:
+        resumed = self.checkpoints.load() if self.checkpoints else None
+        state = resumed or TrainingState(tensors={})
+        if resumed:
+            self._restore(resumed)
+        best = self._best(state)
+        while state.epoch < self.options.epochs and not self._out_of_patience(state):
+            try:
+                loss = self._epoch(state.epoch + 1)
+            except TrainingError:
+                self.model.load_state_dict(best)
+                raise
+            state.epoch += 1
+            score = self.validate() if self.validate else float(state.epoch)
+            if score > state.best_score:
+                state.best_score, state.best_epoch = float(score), state.epoch
+                best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self._record(state, loss, score if self.validate else None)
+            if self.checkpoints:
+                state.tensors = self._tensors(best if state.best_epoch != state.epoch else {})
+                self.checkpoints.save(state, self.model)
+        self.model.load_state_dict(best)
+        self.model.eval()
+        return TrainingResult(state.history, state.alignment, state.best_epoch)
+
+    def _epoch(self, epoch: int) -> float:
+        """One pass over the train split; the mean loss per image."""
+        options, model = self.options, self.model
+        order = np.random.default_rng(key_seed("order", options.seed, epoch)).permutation(len(self.train))
+        augmenting = keyed_generator("augment", options.seed, epoch)
+        torch.manual_seed(key_seed("dropout", options.seed, epoch))
+        model.train()
+        total, seen = 0.0, 0
+        with self.progress.track(f"epoch {epoch}/{options.epochs}", len(order), "images") as advance:
+            for number, start in enumerate(self.starts):
+                step = (epoch - 1) * len(self.starts) + number
+                chosen = order[start : start + options.batch_size]
+                images = augment(self.train.load(chosen), options.augment, augmenting).to(model.device)
+                labels = self.train.labels[chosen].to(model.device)
+                loss = self._step(images, labels, step)
+                if not math.isfinite(loss):
+                    raise _diverged(f"the loss is {loss}", epoch, step)
+                total += loss * len(chosen)
+                seen += len(chosen)
+                advance(len(chosen), f"loss {total / seen:.4f}")
+        for name, tensor in model.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise _diverged(f"{name} holds values that are not finite", epoch, step)
+        return total / seen
+
+    def _step(self, images: Tensor, labels: Tensor, step: int) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * self._rate(step)
+        redraw_feedback(self.model, step)
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.options.mixed_precision):
+            z = self.model(images)
+        loss: Tensor = self.loss(z.float(), labels, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.item()
+
+    def _rate(self, step: int) -> float:
+        """The share of the base learning rate at this step."""
+        if self.options.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * step / (self.options.epochs * len(self.starts))))
+
+    def _out_of_patience(self, state: TrainingState) -> bool:
+        patience = self.options.patience
+        return (
+            self.validate is not None and patience is not None and state.epoch - state.best_epoch >= patience
+        )
+
+    def _build_optimizer(self) -> torch.optim.Optimizer:
+        options, model = self.options, self.model
+        head = list(model.head.parameters())
+        body = list(model.normalize.parameters()) + list(model.backbone.parameters())
+        rate, head_rate = options.learning_rate, options.learning_rate * options.head_learning_rate_factor
+        groups: list[dict[str, Any]] = [
+            {"params": body, "lr": rate, "base_lr": rate},
+            {"params": head, "lr": head_rate, "base_lr": head_rate},
+        ]
+        if isinstance(self.loss, Objective) and self.loss.own_learning_rate is not None:
+            own = self.loss.own_learning_rate
+            groups.append({"params": list(self.loss.parameters()), "lr": own, "base_lr": own})
+        if options.optimizer == "sgd":
+            return torch.optim.SGD(groups, momentum=0.9, weight_decay=options.weight_decay)
+        return torch.optim.Adam(groups, weight_decay=options.weight_decay)
+
+    def _record(self, state: TrainingState, loss: float, score: float | None) -> None:
+        rate = self.optimizer.param_groups[0]["lr"]
+        row: dict[str, Any] = {
+            "epoch": state.epoch,
+            "loss": loss,
+            "validation_map": score,
+            "learning_rate": rate,
+        }
+        state.history.append(row)
+        if rule_of(self.model) != "bp":
+            state.alignment.extend({"epoch": state.epoch, **asdict(layer)} for layer in alignment(self.model))
+        said = "" if score is None else f", validation mAP {100 * score:.2f}%"
+        self.progress.say(f"epoch {state.epoch}: loss {loss:.4f}{said}")
+
+    def _tensors(self, best: dict[str, Tensor]) -> dict[str, Tensor]:
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+        if isinstance(self.loss, nn.Module):
+            tensors |= {f"objective.{name}": tensor for name, tensor in self.loss.state_dict().items()}
+        for index, entries in self.optimizer.state_dict()["state"].items():
+            for name, tensor in entries.items():
+                if isinstance(tensor, Tensor):
+                    tensors[f"optimizer.{index}.{name}"] = tensor
+        return tensors
+
+    def _restore(self, state: TrainingState) -> None:
+        self.model.load_state_dict(_under("model.", state.tensors))
+        if isinstance(self.loss, nn.Module):
+            self.loss.load_state_dict(_under("objective.", state.tensors))
+        entries: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in _under("optimizer.", state.tensors).items():
+            index, name = key.split(".", 1)
+            entries.setdefault(int(index), {})[name] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        redraw_feedback(self.model, state.epoch * len(self.starts) - 1)  # that of the last step made
+
+    def _best(self, state: TrainingState) -> dict[str, Tensor]:
+        """The best epoch's weights so far; those at the start before there is one."""
+        best = _under("best.", state.tensors) or self.model.state_dict()
+        return {name: tensor.clone() for name, tensor in best.items()}
+
+
+def _diverged(what: str, epoch: int, step: int) -> TrainingError:
+    kept = f"the last good epoch is {epoch - 1}" if epoch > 1 else "no epoch was finished"
+    return TrainingError(
+        f"{what} at epoch {epoch}, step {step}; {kept}: lower --learning-rate or choose "
+        "--feedback-scale matched"
+    )
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
