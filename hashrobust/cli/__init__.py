@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 import typer
 
 from hashrobust.cli import (
     attack,
     check,
+    data,
     evaluate,
     finetune,
     index,
@@ -21,7 +24,7 @@ from hashrobust.cli import (
     verify,
     version,
 )
-from hashrobust.cli._console import stderr
+from hashrobust.cli._console import print_error, stderr
 from hashrobust.errors import HashRobustError
 
 INTERRUPTED = 130
@@ -44,6 +47,7 @@ app.command("evaluate")(evaluate.command)
 app.command("attack")(attack.command)
 app.command("report")(report.command)
 app.command("list")(listing.command)
+app.command("data")(data.command)
 app.command("verify")(verify.command)
 app.command("check")(check.command)
 
@@ -53,26 +57,35 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(standalone_mode=False)
-    except HashRobustError as error:
-        stderr.print("[bold red]error:[/]", end=" ")
-        stderr.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
-        stderr.print("interrupted: what was finished is kept, the same command again goes on from there")
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+    except HashRobustError as error:
+        print_error(str(error))
+        code = error.exit_code
     except BrokenPipeError:
-        sys.exit(1)
+        # Whoever read the output has left; Python must not stumble over the pipe once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except OSError as error:
-        stderr.print("[bold red]error:[/]", end=" ")
-        stderr.print(f"{error}: check the path, its permissions and the room on the disk", markup=False)
-        sys.exit(2)
+        print_error(f"{error}: check the path, its permissions and the room on the disk")
+        code = 2
     except Exception as error:
-        shown = getattr(error, "show", None)  # click's own usage errors
-        if shown is None:
+        if not hasattr(error, "format_message"):  # else one of the parser's own usage errors
             raise
-        shown()
-        sys.exit(getattr(error, "exit_code", 2))
+        print_error(_usage(error))
+        code = 2
+    if code == INTERRUPTED:
+        stderr.print("interrupted: what was finished is kept, the same command again goes on from there")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Any) -> str:
+    """A usage error as one sentence that names the command's help."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "hashrobust"
+    sentence = " ".join(error.format_message().split()).rstrip(".")
+    return f"{sentence}: see `{command} --help`"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

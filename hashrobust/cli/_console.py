@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -18,7 +21,7 @@ from hashrobust.progress import Advance
 _WIDTH_OF_FILES = 160
 """Columns of what is not written to a terminal, so that tables in logs keep their words."""
 
-stdout = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
+stdout = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_FILES)
 stderr = Console(stderr=True)
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -90,14 +93,33 @@ def _bar() -> Progress:
     )
 
 
+def print_error(sentence: str) -> None:
+    """One sentence on what went wrong, to stderr."""
+    stderr.print("[bold red]error:[/]", end=" ")
+    stderr.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_json(content: Any) -> None:
-    """JSON to stdout, nothing else."""
-    print(json.dumps(content, indent=1, sort_keys=True, default=str))
+    """JSON to stdout, nothing else; what is not a number becomes null."""
+    print(json.dumps(_plain(content), indent=1, sort_keys=True, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """The value in words that JSON has."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):  # a NumPy scalar
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def key_value_table(title: str, rows: list[tuple[str, str]]) -> Table:
     """A table of two columns."""
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(escape(name), escape(value))
     return table

@@ -23,7 +23,9 @@ Run = Annotated[str, typer.Argument(help="A run folder, or the beginning of a ru
 Results = Annotated[Path, typer.Option("--results", help="Folder of all runs.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Where datasets are looked for. [default: $HASHROBUST_DATA or data]"),
+    typer.Option(
+        "--data-dir", help="Where datasets are looked for.", show_default="$HASHROBUST_DATA or data"
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No words and no progress.")]
@@ -34,6 +36,12 @@ Plugin = Annotated[
     typer.Option(
         "--plugin", help="Python file whose components register themselves.", callback=_load_plugins
     ),
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Processor threads.", show_default="as torch chooses")
+]
+ImageSize = Annotated[
+    int | None, typer.Option(min=1, help="Height and width in pixels.", show_default="the dataset's own")
 ]
 Params = Annotated[
     list[str],
@@ -87,7 +95,21 @@ def parse_seeds(text: str) -> list[int]:
         seeds = []
     if not seeds:
         raise InputError(f"seeds '{text}' are not understood: write 0, 0,3 or 0-2")
-    return seeds
+    return list(dict.fromkeys(seeds))
+
+
+def parse_step_size(text: str) -> float:
+    """`1/255` or `0.004` as a number in pixel units.
+
+    Raises:
+        InputError: see `parse_epsilon`.
+    """
+    from hashrobust.experiments.config import parse_epsilon
+
+    try:
+        return parse_epsilon(text)
+    except InputError as error:
+        raise InputError(str(error).replace("epsilon", "step size", 1)) from None
 
 
 def split_list(texts: list[str]) -> list[str]:

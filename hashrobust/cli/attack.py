@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,9 +19,17 @@ from hashrobust.cli._options import (
     Quiet,
     Results,
     Run,
+    Threads,
     parse_params,
+    parse_step_size,
     split_list,
 )
+
+if TYPE_CHECKING:
+    from hashrobust.experiments.config import AttackConfig
+    from hashrobust.experiments.store import Folder
+
+PICTURE = "examples/examples.png"
 
 
 def command(
@@ -36,18 +45,16 @@ def command(
         ),
     ] = ["exact"],  # noqa: B006
     preset: Annotated[str | None, typer.Option(help="Published settings, such as original or saat.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Gradient steps.")] = None,
-    step_size: Annotated[str | None, typer.Option(help="Such as 1/255.")] = None,
-    restarts: Annotated[int | None, typer.Option(help="Random starts.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Gradient steps.", show_default="the attack's")] = None,
+    step_size: Annotated[str | None, typer.Option(help="Such as 1/255.", show_default="the attack's")] = None,
+    restarts: Annotated[int | None, typer.Option(help="Random starts.", show_default="the attack's")] = None,
     queries: Annotated[
-        int | None, typer.Option(help="A fixed subset of so many queries; all unless given.")
+        int | None, typer.Option(help="A fixed subset of so many queries.", show_default="all")
     ] = None,
     query_seed: Annotated[int, typer.Option(help="Which subset.")] = 0,
     seed: Annotated[int, typer.Option(help="Of random starts, targets and draws.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 100,
-    threads: Annotated[
-        int | None, typer.Option(help="Processor threads; torch's choice unless given.")
-    ] = None,
+    threads: Threads = None,
     param: Params = [],  # noqa: B006
     picture: Annotated[
         bool, typer.Option(help="Write a picture of examples into each attack's folder.")
@@ -62,23 +69,24 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Attack a run's queries inside an L-infinity ball; prints clean, attacked, theory and chance mAP."""
-    from hashrobust.experiments.attack_runs import attack_cost, attack_run, build, check_gradient_name
+    from hashrobust.experiments.attack_runs import attack_cost, attack_run
     from hashrobust.experiments.config import AttackConfig, parse_epsilon
     from hashrobust.experiments.store import find_run
 
     progress = ConsoleProgress(quiet=quiet)
-    given: dict[str, Any] = {
+    own = {
         "steps": steps,
-        "step_size": None if step_size is None else parse_epsilon(step_size),
+        "step_size": None if step_size is None else parse_step_size(step_size),
         "restarts": restarts,
     }
-    configs = [
+    given = {option: value for option, value in own.items() if value is not None}
+    asked = [
         AttackConfig(
             attack=name,
             epsilon=radius,
             gradient=through,
             preset=preset,
-            params=_fitting(name, given, progress) | parse_params(param),
+            params=params,
             seed=seed,
             queries=queries,
             query_seed=query_seed,
@@ -86,12 +94,11 @@ def command(
             threads=threads,
         )
         for name in split_list(attack)
+        for params in [_fitting(name, given, progress) | parse_params(param)]
         for radius in [parse_epsilon(text) for text in split_list(epsilon)]
         for through in split_list(gradient)
     ]
-    for config in configs:
-        build(config)
-        check_gradient_name(config.gradient)
+    configs = _distinct(asked, progress)
     folder = find_run(run, results)
     if dry_run:
         for config in configs:
@@ -105,12 +112,7 @@ def command(
             )
         )
         if picture:
-            from hashrobust.reports.pictures import attack_examples
-
-            drawn = done[-1].path / "examples" / "examples.png"
-            if overwrite or not drawn.exists():
-                attack_examples(done[-1].path / "examples" / "examples.npz", drawn)
-            progress.say(f"picture: {drawn}")
+            _draw(done[-1], overwrite)
     if json:
         print_json(
             [
@@ -118,23 +120,55 @@ def command(
                 for f in done
             ]
         )
-        return
-    from hashrobust.reports.formats import to_rich
-    from hashrobust.reports.frame import results_frame
-    from hashrobust.reports.tables import attack_table
-
-    frame = results_frame(folder.path)
-    stdout.print(
-        to_rich(attack_table(frame[frame["folder"].isin([f"{folder.name}/attacks/{f.name}" for f in done])]))
-    )
+    else:
+        _print_table(folder, done)
+    if picture:
+        progress.say(f"pictures: {folder.path}/attacks/*/{PICTURE}")
+    progress.say(f"next: hashrobust report {folder.path.parent}")
 
 
 def _fitting(name: str, given: dict[str, Any], progress: ConsoleProgress) -> dict[str, Any]:
     """The options of the loop that were given and that this attack has; the others are named."""
     from hashrobust.attacks import attacks
 
-    wanted = {option: value for option, value in given.items() if value is not None}
     known = attacks.parameters(name)
-    for option in set(wanted) - set(known):
-        progress.say(f"{name} has no {option}: passed over")
-    return {option: value for option, value in wanted.items() if option in known}
+    for option in sorted(set(given) - set(known)):
+        progress.say(f"{name} has no {option.replace('_', ' ')}: passed over")
+    return {option: value for option, value in given.items() if option in known}
+
+
+def _distinct(asked: list[AttackConfig], progress: ConsoleProgress) -> list[AttackConfig]:
+    """The attacks to run, all checked; one that follows no gradient runs once, as `exact`."""
+    from hashrobust.attacks import GradientAttack
+    from hashrobust.experiments.attack_runs import build, check_gradient_name
+
+    configs = []
+    without = []
+    for config in asked:
+        check_gradient_name(config.gradient)
+        if isinstance(build(config), GradientAttack) or config.gradient == "exact":
+            configs.append(config)
+        else:
+            without.append(config.attack)
+            configs.append(replace(config, gradient="exact"))
+    for name in dict.fromkeys(without):
+        progress.say(f"{name} follows no gradient: it runs once and counts as exact")
+    return [config for place, config in enumerate(configs) if config not in configs[:place]]
+
+
+def _draw(attack: Folder, overwrite: bool) -> None:
+    from hashrobust.reports.pictures import attack_examples
+
+    drawn = attack.path / PICTURE
+    if overwrite or not drawn.exists():
+        attack_examples(attack.file("examples/examples.npz", made_by="attack"), drawn)
+
+
+def _print_table(run: Folder, done: list[Folder]) -> None:
+    from hashrobust.reports.formats import to_rich
+    from hashrobust.reports.frame import results_frame
+    from hashrobust.reports.tables import attack_table
+
+    frame = results_frame(run.path)
+    shown = frame["folder"].isin([f"{run.name}/attacks/{attack.name}" for attack in done])
+    stdout.print(to_rich(attack_table(frame[shown])))

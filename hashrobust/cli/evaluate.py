@@ -24,7 +24,10 @@ def command(
         tuple[Path, Path] | None, typer.Option(help="Query and database labels as .npy.")
     ] = None,
     k: Annotated[
-        int | None, typer.Option("-k", help="List length of mAP@k, for --codes; all unless given.")
+        int | None,
+        typer.Option(
+            "-k", min=1, help="List length of mAP@k, for --codes.", show_default="the whole database"
+        ),
     ] = None,
     results: Results = Path("results"),
     data_dir: DataDir = None,
@@ -39,17 +42,16 @@ def command(
         raise InputError(
             "name either a run, or --codes QUERY.npy DATABASE.npy with --labels QUERY.npy DATABASE.npy"
         )
+    if run is not None and (labels is not None or k is not None):
+        raise InputError("--labels and -k belong to --codes: a run has its own labels and list length")
+    progress = ConsoleProgress(quiet=quiet)
     if run is not None:
         from hashrobust.experiments.retrieval_runs import evaluate_run
         from hashrobust.experiments.store import find_run
 
         folder = find_run(run, results)
         metrics = evaluate_run(
-            folder,
-            data_dir=data_dir,
-            device=device,
-            overwrite=overwrite,
-            progress=ConsoleProgress(quiet=quiet),
+            folder, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress
         )
         title = folder.name
     else:
@@ -71,11 +73,12 @@ def command(
             f"mAP {100 * metrics['map']:.1f}% (95% over queries: {low:.1f} to {high:.1f}), chance {chance:.1f}%"
         )
         return
-    stdout.print(_table(title, metrics))
+    progress.say(title)
+    stdout.print(_table(metrics))
 
 
-def _table(title: str, metrics: dict[str, float]) -> Table:
-    table = Table("metric", "value", title=title, title_justify="left")
+def _table(metrics: dict[str, float]) -> Table:
+    table = Table("metric", "value")
     for name, value in metrics.items():
         if any(part in name for part in PERCENT):
             table.add_row(f"{name} (%)", f"{100 * value:.2f}")

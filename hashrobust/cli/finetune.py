@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +12,14 @@ from hashrobust.cli._console import ConsoleProgress, print_json
 from hashrobust.cli._options import (
     DataDir,
     Device,
+    ImageSize,
     Json,
     Overwrite,
     Params,
     Plugin,
     Quiet,
     Results,
+    Threads,
     parse_params,
     parse_seeds,
 )
@@ -31,9 +34,7 @@ def command(
     bits: Annotated[int, typer.Option(help="Code length K.")] = 32,
     rule: Annotated[str, typer.Option(help="See `hashrobust list rules`.")] = "bp",
     feedback_scale: Annotated[str, typer.Option(help="xavier (the paper's) or matched.")] = "xavier",
-    image_size: Annotated[
-        int | None, typer.Option(help="Height and width in pixels; the dataset's own unless given.")
-    ] = None,
+    image_size: ImageSize = None,
     epochs: Annotated[int, typer.Option(help="At most; see --patience.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
     optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
@@ -41,7 +42,7 @@ def command(
     head_learning_rate_factor: Annotated[
         float, typer.Option(help="Hash layer's learning rate / backbone's.")
     ] = 10.0,
-    weight_decay: Annotated[float, typer.Option()] = 5e-4,
+    weight_decay: Annotated[float, typer.Option(help="Of the optimizer.")] = 5e-4,
     schedule: Annotated[str, typer.Option(help="constant or cosine.")] = "constant",
     patience: Annotated[
         int, typer.Option(help="Epochs without a better validation mAP before stopping; 0: never.")
@@ -49,9 +50,7 @@ def command(
     augment: Annotated[str, typer.Option(help="none, flip, crop or crop-flip.")] = "none",
     seeds: Annotated[str, typer.Option("--seeds", "--seed", help="0, 0,3 or 0-2.")] = "0",
     mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where torch allows it.")] = False,
-    threads: Annotated[
-        int | None, typer.Option(help="Processor threads; torch's choice unless given.")
-    ] = None,
+    threads: Threads = None,
     preset: Annotated[str | None, typer.Option(help="berriche2025: the paper's training.")] = None,
     param: Params = [],  # noqa: B006
     results: Results = Path("results"),
@@ -63,7 +62,7 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a hashing model with a learning rule; prints the run's folder."""
-    from hashrobust.experiments.config import FinetuneConfig, preset_values
+    from hashrobust.experiments.config import FinetuneConfig
     from hashrobust.experiments.training_runs import finetune_run
 
     progress = ConsoleProgress(quiet=quiet)
@@ -90,22 +89,37 @@ def command(
         "threads": threads,
     }
     if preset is not None:
-        values, remark = preset_values(preset)
         given = {name for name in settings if _was_given(context, name)}
-        settings |= {name: value for name, value in values.items() if name not in given}
-        settings["objective_params"] = {**values.get("objective_params", {}), **parse_params(param)}
-        progress.say(remark)
+        settings |= _preset(preset, settings, given, progress)
     folders = []
     for seed in parse_seeds(seeds):
         config = FinetuneConfig(**settings, seed=seed)
         folder = finetune_run(
             config, results, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress
         )
-        folders.append(str(folder.path))
+        folders.append(folder)
         if not json:
             print(folder.path)
+    progress.say(f"next: hashrobust attack {folders[-1].path} --attack center --gradient exact,rule")
     if json:
-        print_json([{"run": folder} for folder in folders])
+        print_json([{"run": str(folder.path), **folder.config} for folder in folders])
+
+
+def _preset(
+    name: str, settings: Mapping[str, Any], given: Collection[str], progress: ConsoleProgress
+) -> dict[str, Any]:
+    """The preset's values for what was not given; what its source leaves unknown is said."""
+    from hashrobust.experiments.config import preset_values
+    from hashrobust.objectives import objectives
+
+    values, remark = preset_values(name)
+    takes = objectives.parameters(settings["objective"])
+    fitting = {key: value for key, value in values.get("objective_params", {}).items() if key in takes}
+    progress.say(remark)
+    return {
+        **{key: value for key, value in values.items() if key not in given},
+        "objective_params": fitting | settings["objective_params"],
+    }
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

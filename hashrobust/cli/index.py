@@ -31,3 +31,4 @@ def command(
     )
     progress.say(f"{index.kind} index of {len(index)} codes of {index.bits} bits")
     print(folder.path / INDEX)
+    progress.say(f"next: hashrobust search {folder.path} --query 0")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from hashrobust.cli._console import print_json, stdout
@@ -29,7 +30,7 @@ def command(
         return
     table = Table("name", "description")
     for name, text in rows:
-        table.add_row(name, text)
+        table.add_row(escape(name), escape(text))
     stdout.print(table)
 
 

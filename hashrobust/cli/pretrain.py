@@ -8,26 +8,33 @@ from typing import Annotated
 import typer
 
 from hashrobust.cli._console import ConsoleProgress, print_json
-from hashrobust.cli._options import DataDir, Device, Json, Overwrite, Plugin, Quiet, Results, parse_seeds
+from hashrobust.cli._options import (
+    DataDir,
+    Device,
+    ImageSize,
+    Json,
+    Overwrite,
+    Plugin,
+    Quiet,
+    Results,
+    Threads,
+    parse_seeds,
+)
 
 
 def command(
     dataset: Annotated[str, typer.Option(help="See `hashrobust list datasets`.")] = "digits",
     backbone: Annotated[str, typer.Option(help="See `hashrobust list backbones`.")] = "lenet",
-    image_size: Annotated[
-        int | None, typer.Option(help="Height and width in pixels; the dataset's own unless given.")
-    ] = None,
+    image_size: ImageSize = None,
     epochs: Annotated[int, typer.Option(help="Passes over the train split.")] = 30,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
     optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
     learning_rate: Annotated[float, typer.Option(help="At the start; falls along a cosine.")] = 2e-3,
-    weight_decay: Annotated[float, typer.Option()] = 5e-4,
+    weight_decay: Annotated[float, typer.Option(help="Of the optimizer.")] = 5e-4,
     augment: Annotated[str, typer.Option(help="none, flip, crop or crop-flip.")] = "crop",
     seeds: Annotated[str, typer.Option("--seeds", "--seed", help="0, 0,3 or 0-2.")] = "0",
     mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where torch allows it.")] = False,
-    threads: Annotated[
-        int | None, typer.Option(help="Processor threads; torch's choice unless given.")
-    ] = None,
+    threads: Threads = None,
     results: Results = Path("results"),
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -65,6 +72,9 @@ def command(
         folders.append(folder)
         if not json:
             print(folder.path)
+    progress.say(
+        f"next: hashrobust finetune --dataset {dataset} --weights {folders[-1].path}/model.safetensors"
+    )
     if json:
         print_json(
             [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import typer
@@ -10,11 +11,18 @@ import typer
 from hashrobust.cli._console import ConsoleProgress, print_json, stdout
 from hashrobust.cli._options import Json, Quiet, split_list
 
+WIDTH = 96
+MOST_FINDINGS = 4
+"""At most so many paragraphs are printed; the others stand in summary.md."""
+
+PICTURE_FOLDERS = ("training_curves", "examples")
+
 
 def command(
     results: Annotated[Path, typer.Argument(help="A results folder, or one run.")] = Path("results"),
     output: Annotated[
-        Path | None, typer.Option(help="Folder for tables and figures. [default: RESULTS/report]")
+        Path | None,
+        typer.Option(help="Folder for tables and figures.", show_default="RESULTS/report"),
     ] = None,
     group_by: Annotated[list[str], typer.Option(help="Columns to group by; several: repeat or a,b.")] = [],  # noqa: B006
     metric: Annotated[str, typer.Option(help="The column to show.")] = "map",
@@ -34,6 +42,7 @@ def command(
 ) -> None:
     """Gather every run into tables (CSV, Parquet, Markdown, LaTeX) and figures."""
     from hashrobust.reports.filters import filter_frame
+    from hashrobust.reports.findings import findings
     from hashrobust.reports.formats import to_markdown, to_rich
     from hashrobust.reports.frame import results_frame
     from hashrobust.reports.tables import paper_table, summary_table
@@ -52,12 +61,29 @@ def command(
     progress = ConsoleProgress(quiet=quiet)
     unfinished = frame.attrs.get("unfinished", [])
     if unfinished:
-        progress.say(f"{len(unfinished)} unfinished folders are left out, such as {unfinished[0]}")
+        progress.say(f"without results and left out: {len(unfinished)}, such as {unfinished[0]}")
     if json:
         print_json(frame.to_dict(orient="records"))
     elif paper:
         print("\n".join(to_markdown(table) for table in paper_table(frame)))
     else:
         stdout.print(to_rich(summary_table(frame, columns, shown_metrics(frame, metric))))
-    for path in written:
-        progress.say(str(path))
+    found = findings(frame)
+    for paragraph in found[:MOST_FINDINGS]:
+        progress.say(f"{fill(paragraph, WIDTH)}\n")
+    if len(found) > MOST_FINDINGS:
+        progress.say(f"{len(found) - MOST_FINDINGS} more settings: see summary.md")
+    _name_files(written, progress)
+
+
+def _name_files(written: list[Path], progress: ConsoleProgress) -> None:
+    """Name the files by folder; where there are many of a kind, their number."""
+    progress.say("written:")
+    folders = dict.fromkeys(path.parent for path in written)
+    for folder in folders:
+        files = [path for path in written if path.parent == folder]
+        if len(folders) > 1 and folder.name in PICTURE_FOLDERS:
+            progress.say(f"  {folder}/ ({len(files)} picture{'s' if len(files) > 1 else ''})")
+        else:
+            for path in files:
+                progress.say(f"  {path}")

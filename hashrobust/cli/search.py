@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from hashrobust.cli._console import print_json, stderr, stdout
 from hashrobust.cli._options import DataDir, Device, Json, Quiet, Results, Run
 from hashrobust.errors import InputError
+
+if TYPE_CHECKING:
+    from hashrobust.datasets import RetrievalDataset
 
 
 def command(
@@ -38,11 +42,16 @@ def command(
     folder = find_run(run, results)
     data = load_run_data(folder, data_dir)
     if query is not None:
+        if not 0 <= query < len(data.query):
+            raise InputError(
+                f"query {query} is not in the dataset: give a position from 0 to {len(data.query) - 1}"
+            )
         picture = data.query.load([query])[0]
     else:
         assert image is not None
         picture = read_image(image, data.image_shape)
     hits = search_run(folder, picture, k=k, data=data, device=device)
+    relevant = None if query is None else _relevant(data, query, [hit.position for hit in hits])
     if output is not None:
         from hashrobust.reports.pictures import search_picture
 
@@ -53,13 +62,23 @@ def command(
             [hit.distance for hit in hits],
             [", ".join(hit.classes) for hit in hits],
             output,
+            relevant=relevant,
         )
         if not quiet:
             stderr.print(f"picture: {output}", markup=False, highlight=False)
+    marks = [None] * len(hits) if relevant is None else relevant
     if json:
-        print_json([asdict(hit) for hit in hits])
+        print_json([{**asdict(hit), "relevant": mark} for hit, mark in zip(hits, marks, strict=True)])
         return
-    table = Table("rank", "distance (bits)", "class", "image")
-    for hit in hits:
-        table.add_row(str(hit.rank), str(hit.distance), ", ".join(hit.classes), hit.name)
+    columns = ["rank", "distance (bits)", "class", "image"]
+    table = Table(*columns, *([] if relevant is None else ["relevant"]))
+    for hit, mark in zip(hits, marks, strict=True):
+        words = [str(hit.rank), str(hit.distance), ", ".join(hit.classes), hit.name]
+        table.add_row(*map(escape, words), *([] if mark is None else ["yes" if mark else "no"]))
     stdout.print(table)
+
+
+def _relevant(data: RetrievalDataset, query: int, positions: list[int]) -> list[bool]:
+    """Whether each database image shares a label with the query."""
+    shared = data.query.labels[query] * data.database.labels[positions]
+    return [bool(row.any()) for row in shared]

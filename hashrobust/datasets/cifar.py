@@ -74,7 +74,7 @@ CIFAR10 = _Set(
     files=(*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"),
     label_key=b"labels",
     label_bytes=1,
-    fetch="pass download=True (170 MB, by torchvision)",
+    fetch="run `hashrobust data cifar10 --download` (170 MB, by torchvision; download=True in Python)",
 )
 CIFAR100 = _Set(
     name="cifar100",
@@ -84,7 +84,7 @@ CIFAR100 = _Set(
     files=("train", "test"),
     label_key=b"fine_labels",
     label_bytes=2,
-    fetch="pass download=True (169 MB, by torchvision)",
+    fetch="run `hashrobust data cifar100 --download` (169 MB, by torchvision; download=True in Python)",
 )
 
 

@@ -68,7 +68,8 @@ FASHION = _Set(
     ),
     class_sizes=(7000,) * 10,
     debian=Path("/usr/share/datasets/fashion-mnist"),
-    fetch="pass download=True (31 MB, by torchvision), or on Debian: apt install dataset-fashion-mnist",
+    fetch="run `hashrobust data fashion-mnist --download` (31 MB, by torchvision; download=True in Python), or on "
+    "Debian: apt install dataset-fashion-mnist",
 )
 MNIST = _Set(
     name="mnist",
@@ -76,7 +77,7 @@ MNIST = _Set(
     classes=tuple(str(digit) for digit in range(10)),
     class_sizes=(6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958),
     debian=None,
-    fetch="pass download=True (12 MB, by torchvision)",
+    fetch="run `hashrobust data mnist --download` (12 MB, by torchvision; download=True in Python)",
 )
 
 

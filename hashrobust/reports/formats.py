@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
 import pandas as pd
 from rich import box
@@ -28,6 +29,8 @@ _LATEX = {
     "±": r"$\pm$",
     "—": "---",
 }
+_NARROWEST_HEAD = 8
+"""Heads are broken into lines of the cells' width, but not of fewer letters."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,13 @@ def to_rich(table: Table) -> RichTable:
         caption=escape("\n".join(table.notes)) or None,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
     for position, column in enumerate(table.columns):
-        rich.add_column(escape(column), justify="left" if position < table.words else "right")
+        widest = max((len(row[position]) for row in table.rows), default=0)
+        head = wrap(column, max(widest, _NARROWEST_HEAD), break_long_words=False)
+        rich.add_column(escape("\n".join(head)), justify="left" if position < table.words else "right")
     for row in table.rows:
         rich.add_row(*(escape(cell) for cell in row))
     return rich

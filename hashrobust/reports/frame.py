@@ -72,10 +72,11 @@ def results_frame(results: Path) -> pd.DataFrame:
             pretrained += 1
             continue
         run_settings = {"run": run.name, **_run_settings(config)}
-        for folder, read in [(run, _evaluation), *((attack, _attack) for attack in run.attacks())]:
+        attacks = run.attacks()
+        for folder, read in [(run, _evaluation), *((attack, _attack) for attack in attacks)]:
             if folder.has("metrics.json"):
                 records.append(read(folder, run_settings))
-            else:
+            elif folder is not run or not any(attack.has("metrics.json") for attack in attacks):
                 unfinished.append(str(folder.path.relative_to(run.path.parent)))
     if not records:
         raise StoreError(_nothing(results, unfinished, pretrained))

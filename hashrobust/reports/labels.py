@@ -105,10 +105,7 @@ def rule(name: str, scale: str = "xavier", gradient: str = "exact") -> str:
     """A run's rule; for the zero-step control also the feedback that it was attacked through."""
     shown = f"{name} (matched)" if scale == "matched" else name
     feedback = gradient.partition(":")[2]
-    if not feedback:
-        return shown
-    untrained = " (no training)" if name == "bp" else ""
-    return f"{shown} through {feedback} feedback{untrained}"
+    return f"{shown} via {feedback}" if feedback else shown
 
 
 def rule_rank(name: str) -> str:
@@ -122,4 +119,6 @@ def sort_key(column: Hashable, value: Any) -> Any:
         return (0, 0.0, "")
     if isinstance(value, int | float):
         return (1, float(value), "")
+    if column == "attack" and value == "none":
+        return (2, 0.0, "")
     return (2, 0.0, rule_rank(str(value)) if column == "rule" else str(value))

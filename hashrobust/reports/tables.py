@@ -34,6 +34,11 @@ _GRADIENT_NOTE = (
     "Numbers in brackets marked rule were reached by following the learning rule's feedback, not the "
     "derivative: a diagnostic, never a measure of robustness."
 )
+_CONTROL_NOTE = (
+    "via NAME: attacked through the feedback of rule NAME, whatever trained the weights; with weights of bp "
+    "the zero-step control."
+)
+_UNTOLD = {"preset": {"default", "none"}, "goal": {"non-targeted", "none"}}
 _SEED_NOTE = "Mean ± standard deviation over seeds; no ± where there is one seed."
 _SCALE_NOTE = (
     "Chance: a ranking that knows nothing; theory: queries whose codes were exactly the attack's guide."
@@ -47,27 +52,31 @@ def summary_table(frame: pd.DataFrame, group_by: Sequence[str] | None, metrics: 
         InputError: an unknown column, or a metric that is not a number.
     """
     metrics = list(dict.fromkeys(metrics))
-    summary, keys = _summary(frame, group_by, metrics)
+    summary, keys = _summary(_without_repeats(frame, metrics), group_by, metrics)
     # The gradient and the feedback's scale are told in the cells and with the rule.
     told = {"gradient", *(["feedback_scale"] if "rule" in keys else [])}
+    told |= {k for k, usual in _UNTOLD.items() if k in keys and set(summary[k].map(str)) <= usual}
     constant = {k for k in keys if group_by is None and k != "rule" and summary[k].nunique(dropna=False) == 1}
     shown = [k for k in keys if k not in told | constant]
-    shared = ", ".join(
+    shared = [
         f"{labels.name(k)} {labels.setting(k, summary[k].iloc[0])}" for k in keys if k in constant - told
-    )
-    columns = [labels.name(k) for k in shown] + ["seeds"]
+    ]
+    paired = pairs(records(summary), keys)
+    seeds = [_seeds(pair) for pair in paired]
+    if len(set(seeds)) == 1:
+        shared.append(f"seeds {seeds[0]}")
+        seeds = []
     rows = []
-    for pair in pairs(records(summary), keys):
-        cells = [_setting(pair, k) for k in shown] + [_seeds(pair)]
+    for position, pair in enumerate(paired):
+        cells = [_setting(pair, k) for k in shown] + seeds[position : position + 1]
         for metric in metrics:
             cells += _metric_cells(pair, metric)
         rows.append(tuple(cells))
+    columns = [*(labels.name(k) for k in shown), *(["seeds"] if seeds else [])]
     for metric in metrics:
         columns += _metric_heads(metric)
-    notes = (_SEED_NOTE, _GRADIENT_NOTE) if _has_rule(summary) else (_SEED_NOTE,)
-    return Table(
-        f"Results ({shared})" if shared else "Results", tuple(columns), tuple(rows), len(shown), notes
-    )
+    title = f"Results ({', '.join(shared)})" if shared else "Results"
+    return Table(title, tuple(columns), tuple(rows), len(shown), _notes(paired))
 
 
 def paper_table(frame: pd.DataFrame) -> list[Table]:
@@ -101,7 +110,8 @@ def _paper_block(block: pd.DataFrame, blocks: Sequence[str]) -> Table:
     extra = [k for k in keys if k not in (*_BLOCK, *_ROW)]
     shown = ["objective", "epsilon", "rule", *extra]
     rows = []
-    for pair in pairs(records(summary), keys):
+    paired = pairs(records(summary), keys)
+    for pair in paired:
         cells = [_setting(pair, k) for k in shown]
         for name in metrics:
             cells += _metric_cells(pair, name)
@@ -112,7 +122,7 @@ def _paper_block(block: pd.DataFrame, blocks: Sequence[str]) -> Table:
         f"{first['dataset']}, {first['backbone']}, {first['bits']} bits"
     )
     columns = (*(labels.name(k) for k in shown), *heads, "seeds")
-    notes = (_SEED_NOTE, _GRADIENT_NOTE, _SCALE_NOTE)
+    notes = (*_notes(paired), _SCALE_NOTE)
     return Table(title, columns, tuple(rows), len(shown), notes)
 
 
@@ -125,28 +135,67 @@ def attack_table(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Table:
     if not attacked:
         raise InputError("there is no finished attack to show: run `hashrobust attack` first")
     keys = [k for k in attacked[0] if k in _ATTACK_KEYS or k.startswith("params.")]
-    several = len({str(row.get("run")) for row in attacked}) > 1
-    shown = [k for k in ("run", "rule", "attack", "epsilon") if k in keys and (k != "run" or several)]
+    paired = pairs(attacked, keys)
+    shown = [
+        k
+        for k in ("run", "rule", "attack", "epsilon")
+        if k in keys and (k in ("attack", "epsilon") or len({_setting(pair, k) for pair in paired}) > 1)
+    ]
+    both = any(pair.rule is not None for pair in paired)
+    scored = [_score(pair.row) for pair in paired]
+    mixed = len(set(scored)) > 1
     body = []
-    for pair in pairs(attacked, keys):
-        metric = "t_map" if not labels.is_missing(pair.row.get("t_map")) else "map"
+    for pair, metric in zip(paired, scored, strict=True):
         cells = [_setting(pair, k) for k in shown]
-        cells.append(labels.name(metric))
+        cells += [labels.name(metric)] if mixed else []
         cells.append(_with_interval(pair.row, f"clean_{metric}"))
-        cells += _attacked(pair, metric)
+        cells += _attacked(pair, metric)[: 2 if both else 1]
         cells += [labels.number(metric, pair.row.get(f"{kind}_{metric}")) for kind in ("theory", "chance")]
         body.append(tuple(cells))
-    heads = ("score (%)", "clean", "attacked, exact gradient", "attacked, rule gradient", "theory", "chance")
-    notes = ["Square brackets: 95% interval over queries (not over seeds)."]
-    if any(labels.is_rule_gradient(str(row.get("gradient", "exact"))) for row in attacked):
-        notes.append(_GRADIENT_NOTE)
+    by_rule = ["attacked, rule gradient"] if both else []
+    score = ["score (%)"] if mixed else []
+    heads = (*score, "clean", "attacked, exact gradient", *by_rule, "theory", "chance")
+    notes = ("Square brackets: 95% interval over queries (not over seeds).", *_notes(paired)[1:])
     columns = (*(labels.name(k) for k in shown), *heads)
-    return Table("Attack", columns, tuple(body), len(shown) + 1, tuple(notes))
+    runs = {str(row.get("run", "")) for row in attacked}
+    title = f"Attacks on {runs.pop()}" if len(runs) == 1 and "" not in runs else "Attacks"
+    if not mixed:
+        title += f", {labels.name(scored[0])} (%)"
+    return Table(title, columns, tuple(body), len(shown) + len(score), notes)
+
+
+def _score(row: Mapping[str, Any]) -> str:
+    """What an attack is measured by: mAP, or t-mAP where it has a target."""
+    return "map" if labels.is_missing(row.get("t_map")) else "t_map"
+
+
+def _without_repeats(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """The frame without unattacked rows whose clean score stands beside attacks on the same queries."""
+    if not any(metric.startswith("clean_") for metric in metrics):
+        return frame
+    attacked = {(row["run"], row["queries"]) for row in records(frame) if row["attack"] != "none"}
+    kept = [row["attack"] != "none" or (row["run"], row["queries"]) not in attacked for row in records(frame)]
+    rest = frame[kept]
+    rest.attrs = dict(frame.attrs)
+    return rest
+
+
+def _notes(paired: Sequence[Pair]) -> tuple[str, ...]:
+    """What is to be said below a table of these rows, first that on seeds."""
+    gradients = {pair.gradient for pair in paired}
+    notes = [_SEED_NOTE]
+    if any(labels.is_rule_gradient(gradient) for gradient in gradients):
+        notes.append(_GRADIENT_NOTE)
+    if any(gradient.startswith("rule:") for gradient in gradients):
+        notes.append(_CONTROL_NOTE)
+    return tuple(notes)
 
 
 def _attacked(pair: Pair, metric: str) -> list[str]:
     exact = _with_interval(pair.exact, metric) if pair.exact is not None else _exact_beside(pair, metric)
-    rule = f"(rule: {_with_interval(pair.rule, metric)})" if pair.rule is not None else labels.MISSING
+    rule = (
+        f"(rule: {labels.number(metric, pair.rule.get(metric))})" if pair.rule is not None else labels.MISSING
+    )
     return [exact, rule]
 
 
@@ -210,7 +259,3 @@ def _exact_beside(pair: Pair, metric: str) -> str:
 def _mean(row: Mapping[str, Any], metric: str) -> str:
     kind = metric.removeprefix("exact_")
     return labels.number(kind, row.get(metric), row.get(f"{metric}_std"))
-
-
-def _has_rule(summary: pd.DataFrame) -> bool:
-    return "gradient" in summary.columns and bool(summary["gradient"].map(labels.is_rule_gradient).any())

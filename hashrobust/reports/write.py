@@ -14,6 +14,7 @@ from hashrobust.registry import did_you_mean
 from hashrobust.reports import labels
 from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, training_curves
 from hashrobust.reports.filters import filter_frame
+from hashrobust.reports.findings import findings
 from hashrobust.reports.formats import to_latex, to_markdown, write_frame, write_text
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.pictures import attack_examples
@@ -62,7 +63,7 @@ def write_report(
     written += figures
     if "md" in formats:
         shown = [path.relative_to(output).as_posix() for path in figures if path.suffix == ".png"]
-        page = [_heading(frame, filters), to_markdown(summary), *left_out]
+        page = [_heading(frame, filters), to_markdown(summary), *findings(frame), *left_out]
         page += (
             ["Tables for a paper: [paper_table.md](paper_table.md)."]
             if papers

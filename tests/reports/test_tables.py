@@ -72,8 +72,8 @@ def test_missing_theory_is_a_dash(frame):
 
 def test_zero_step_control_is_named_and_stands_beside_the_exact_number(frame):
     table = next(t for t in paper_table(frame) if t.title.startswith("center"))
-    control = [r for r in cells(table) if "through" in r["rule"]]
-    assert {r["rule"] for r in control} == {"bp through frsf feedback (no training)"}
+    control = [r for r in cells(table) if "via" in r["rule"]]
+    assert {r["rule"] for r in control} == {"bp via frsf"}
     for row in control:
         plain = next(r for r in cells(table) if r["rule"] == "bp" and r["epsilon"] == row["epsilon"])
         assert row["mAP, exact gradient (%)"] == plain["mAP, exact gradient (%)"]
@@ -208,4 +208,4 @@ def test_epsilon_is_printed_in_255ths(value, text):
 
 def test_matched_scale_is_told_with_the_rule():
     assert labels.rule("frsf", "matched") == "frsf (matched)"
-    assert labels.rule("usf", "xavier", "rule:frsf") == "usf through frsf feedback"
+    assert labels.rule("usf", "xavier", "rule:frsf") == "usf via frsf"

@@ -1,0 +1,105 @@
+"""`hashrobust data`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hashrobust.cli._console import ConsoleProgress, key_value_table, print_json, stdout
+from hashrobust.cli._options import DataDir, ImageSize, Json, Plugin, Quiet
+from hashrobust.errors import InputError
+
+if TYPE_CHECKING:
+    from hashrobust.datasets import DatasetInfo, RetrievalDataset
+
+SPLITS = ("train", "query", "validation", "database")
+NAMED = 10
+"""At most so many skipped files are named."""
+
+
+def command(
+    name: Annotated[
+        str, typer.Argument(help="Such as digits or folder:DIR; see `hashrobust list datasets`.")
+    ],
+    download: Annotated[bool, typer.Option("--download", help="Fetch it first if it is missing.")] = False,
+    data_dir: DataDir = None,
+    image_size: ImageSize = None,
+    plugin: Plugin = [],  # noqa: B006
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a dataset is, whether it is here, and its splits; or fetch it."""
+    from hashrobust.datasets import dataset_info, datasets, load_dataset
+    from hashrobust.datasets._info import data_folder
+
+    progress = ConsoleProgress(quiet=quiet)
+    info = dataset_info(name, data_dir=data_dir)
+    takes = datasets.parameters(name.partition(":")[0])
+    if download and "download" not in takes:
+        raise InputError(f"dataset '{name}' cannot be downloaded: {info.fetch}")
+    data = None
+    # A plugin's dataset has no passport, and says itself what it lacks.
+    if download or info.present or (info.present is None and "path" not in takes):
+        data = load_dataset(
+            name, data_dir=data_dir, image_size=image_size, **({"download": True} if download else {})
+        )
+        info = dataset_info(name, data_dir=data_dir)
+        if download:
+            progress.say(f"{name} is in '{data_folder(data_dir)}'")
+        say_skipped(data, progress)
+    facts = _passport(info) | (_content(data) if data is not None else {})
+    if json:
+        print_json(facts)
+        return
+    stdout.print(key_value_table(name, [(key, _words(value)) for key, value in facts.items()]))
+    if info.present is False:
+        progress.say(f"{name} is not here: {info.fetch}")
+
+
+def say_skipped(data: RetrievalDataset, progress: ConsoleProgress) -> None:
+    """Name the files that the dataset left out."""
+    if not data.skipped:
+        return
+    progress.say(f"{data.name}: {len(data.skipped)} files are left out")
+    for reason in data.skipped[:NAMED]:
+        progress.say(f"  {reason}")
+    if len(data.skipped) > NAMED:
+        progress.say(
+            f"  and {len(data.skipped) - NAMED} more: `hashrobust data {data.name} --json` names all"
+        )
+
+
+def _passport(info: DatasetInfo) -> dict[str, Any]:
+    states = {True: "present", False: "missing", None: "name a folder"}
+    return {
+        "state": states[info.present],
+        "source": info.source,
+        "size": info.size,
+        "protocol": info.protocol,
+        "licence": info.licence,
+        "what fetches it": info.fetch,
+        "looked for in": list(info.places),
+    }
+
+
+def _content(data: RetrievalDataset) -> dict[str, Any]:
+    splits = {split: len(getattr(data, split)) for split in SPLITS}
+    return {
+        **{f"{split} images": size for split, size in splits.items()},
+        "image shape (C, H, W)": list(data.image_shape),
+        "classes": list(data.classes),
+        "several labels an image": data.multi_label,
+        "list length of mAP@k": data.top_k or "the whole database",
+        "images with an exact copy": data.duplicates,
+        "queries that stand in another split": data.overlap,
+        "left out": list(data.skipped),
+        "fingerprint": data.fingerprint,
+    }
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        shown = ", ".join(str(item) for item in value[:NAMED])
+        return f"{len(value)}: {shown}, ..." if len(value) > NAMED else shown or "none"
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)

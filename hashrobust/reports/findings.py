@@ -1,0 +1,126 @@
+"""What the numbers say, in sentences: how much robustness the exact gradient leaves of what a rule seems to give.
+
+A rule-gradient number always stands beside the exact one. Masking is called so from 2 points of mAP on,
+with its interval off 0 (Athalye et al., arXiv 1802.00420, on gradients that mask).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from hashrobust.reports import labels
+from hashrobust.reports.summary import GROUP_BY, records, summarise
+
+MASKING = 0.02
+"""Difference of mAP by rule and by exact gradient above which the difference is called masking."""
+
+_BLOCK = ("dataset", "backbone", "bits", "objective")
+_METRICS = (
+    *("clean_map", "map", "chance_map", "exact_map"),
+    *("masking_gap", "masking_gap_low", "masking_gap_high"),
+)
+_OF_ATTACKS = ("params.", "attack_", "queries", "steps")
+
+Row = Mapping[str, Any]
+
+
+def findings(frame: pd.DataFrame) -> list[str]:
+    """A paragraph for each setting (data, backbone, bits, objective, and what else differs between runs),
+    at the largest epsilon that was attacked; none without non-targeted attacks.
+    """
+    chosen = frame[(frame["attack"] != "none") & (frame["goal"] == "non-targeted")]
+    if chosen.empty:
+        return []
+    chosen.attrs = dict(frame.attrs)
+    summary = summarise(
+        chosen.reindex(columns=list(dict.fromkeys([*chosen.columns, *_METRICS]))), None, _METRICS
+    )
+    columns = [str(c) for c in summary.columns]
+    extra = [c for c in columns[: columns.index("seeds")] if c not in GROUP_BY]
+    block = [*_BLOCK, *(c for c in extra if not c.startswith(_OF_ATTACKS))]
+
+    def key(row: Row) -> list[tuple[Any, ...]]:
+        return [labels.sort_key(c, row[c]) for c in block]
+
+    grouped = groupby(sorted(records(summary), key=key), key)
+    return [_paragraph(list(rows), block) for _, rows in grouped]
+
+
+def _paragraph(rows: Sequence[Row], block: Sequence[str]) -> str:
+    epsilon = max(row["epsilon"] for row in rows)
+    rows = [row for row in rows if row["epsilon"] == epsilon]
+    exact = [row for row in rows if row["gradient"] == "exact"]
+    by_rule = [row for row in rows if _says_something(row)]
+    names = [
+        labels.setting(c, rows[0][c])
+        if c in ("dataset", "backbone", "objective")
+        else f"{labels.name(c)} {labels.setting(c, rows[0][c])}"
+        for c in block
+    ]
+    sentences = [f"{', '.join(names)}, at epsilon {labels.epsilon(epsilon)}."]
+    sentences += [_exact(exact)] if exact else []
+    sentences += [_gap(row) for row in _weakest(by_rule)]
+    if len({_label(row) for row in exact}) > 1 and max(row["seeds"] for row in rows) == 1:
+        sentences.append("One seed: a difference of a few points between rules may be chance.")
+    return " ".join(sentences)
+
+
+def _says_something(row: Row) -> bool:
+    """Whether a row went by a rule's feedback that differs from the derivative, with its exact twin."""
+    own_backpropagation = row["gradient"] == "rule" and row["rule"] == "bp"
+    known = not labels.is_missing(row["exact_map"]) and not labels.is_missing(row["map"])
+    return labels.is_rule_gradient(row["gradient"]) and known and not own_backpropagation
+
+
+def _weakest(rows: Sequence[Row]) -> list[Row]:
+    """Of each rule and gradient the attack that leaves the least mAP, in the rows' order of rules."""
+    lowest: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        key = (_label(row), row["gradient"])
+        if key not in lowest or row["map"] < lowest[key]["map"]:
+            lowest[key] = row
+    return sorted(lowest.values(), key=lambda row: labels.sort_key("rule", row["rule"]))
+
+
+def _label(row: Row) -> str:
+    return labels.rule(str(row["rule"]), str(row.get("feedback_scale", "xavier")))
+
+
+def _exact(rows: Sequence[Row]) -> str:
+    left = [
+        f"{_label(row)} {_percent(row['map'])} of {_percent(row['clean_map'])} ({row['attack']})"
+        for row in _weakest(rows)
+    ]
+    chance = _percent(rows[0]["chance_map"])
+    return f"The strongest attack by the exact gradient leaves mAP {', '.join(left)}; chance is {chance}."
+
+
+def _gap(row: Row) -> str:
+    feedback = row["gradient"].partition(":")[2]
+    control = bool(feedback) and row["rule"] == "bp"
+    who = f"{_label(row)} through {feedback} feedback" if feedback else _label(row)
+    if control:
+        who += ", which never trained it"
+    left = (
+        f"{who}: {_percent(row['map'])} by the rule's gradient, {_percent(row['exact_map'])} by the exact one"
+    )
+    gap, low = row["map"] - row["exact_map"], row["masking_gap_low"]
+    if gap <= MASKING or (not labels.is_missing(low) and low <= 0):
+        return f"{left}: no masking to speak of ({row['attack']})."
+    interval = (
+        "" if labels.is_missing(low) else f" (95%: {_points(low)} to {_points(row['masking_gap_high'])})"
+    )
+    what = "come without any training by the rule" if control else "of the apparent robustness are masking"
+    return f"{left}: {_points(gap)} points{interval} {what} ({row['attack']})."
+
+
+def _percent(value: Any) -> str:
+    return labels.MISSING if labels.is_missing(value) else f"{_points(value)}%"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}"
