@@ -60,15 +60,22 @@ def finetune(
     elif objective_params:
         raise InputError("objective_params belong to an objective's name: give them to the objective itself")
     objective.to(model.device)
-    return Loop(
+    progress = progress or Silent()
+    result = Loop(
         model,
         objective,
         data.train,
         options,
         validate=lambda: validation_map(model, data.validation),
         checkpoints=checkpoints,
-        progress=progress or Silent(),
+        progress=progress,
     ).run()
+    if len(model.encode(data.validation).unique(dim=0)) == 1:
+        progress.say(
+            "every validation image has the same code, so mAP is at chance: start from pre-trained weights, "
+            "or try another objective, learning rate or batch size"
+        )
+    return result
 
 
 def objective_for(

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from hashrobust.errors import InputError, UnknownNameError
+from hashrobust.registry import Registry, did_you_mean, load_plugin
+
+
+@pytest.fixture
+def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[float]:
+    """A registry over a package of its own: two components, and a private module that must not load."""
+    folder = tmp_path / "shapes_for_tests"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from hashrobust.registry import Registry\nshapes = Registry('shape', 'shapes_for_tests')\n"
+    )
+    register = "from shapes_for_tests import shapes\n@shapes.register('{0}')\n"
+    (folder / "square.py").write_text(
+        register.format("square")
+        + "def square(*, side: float) -> float:\n    '''Sides alike.\n\n    Euclid.'''\n    return side**2\n"
+    )
+    (folder / "any.py").write_text(
+        register.format("any") + "def any_shape(**sizes: float) -> float:\n    return sum(sizes.values())\n"
+    )
+    (folder / "_broken.py").write_text("raise RuntimeError('private modules are not imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("shapes_for_tests")]:
+        monkeypatch.delitem(sys.modules, name)
+    module = __import__("shapes_for_tests")
+    registry: Registry[float] = module.shapes
+    return registry
+
+
+def test_names_are_found_sorted_and_described(shapes: Registry[float]) -> None:
+    assert list(shapes) == ["any", "square"]
+    assert "square" in shapes and "circle" not in shapes
+    assert shapes.describe("square") == "Sides alike."
+    assert shapes.describe("any") == ""
+    assert list(shapes.parameters("square")) == ["side"]
+
+
+def test_build_passes_parameters(shapes: Registry[float]) -> None:
+    assert shapes.build("square", side=3.0) == 9.0
+    assert shapes.build("any", a=1.0, b=2.0) == 3.0
+
+
+def test_unknown_names_suggest_the_nearest(shapes: Registry[float]) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown shape 'Sqare': did you mean 'square'.*any, square"):
+        shapes.build("Sqare")
+    assert "did you mean" not in did_you_mean("zzz", ["square"])
+
+
+def test_unknown_and_missing_parameters_are_named(shapes: Registry[float]) -> None:
+    with pytest.raises(InputError, match="shape 'square' has no parameter 'sides': did you mean 'side'"):
+        shapes.build("square", sides=3.0)
+    with pytest.raises(InputError, match=r"shape 'square': missing.*'side'"):
+        shapes.build("square")
+
+
+def test_an_error_inside_a_component_is_not_taken_for_a_wrong_call(shapes: Registry[float]) -> None:
+    with pytest.raises(TypeError):
+        shapes.build("square", side="three")
+
+
+def test_a_name_belongs_to_one_component(shapes: Registry[float]) -> None:
+    assert "square" in shapes
+    with pytest.raises(InputError, match="shape 'square' is registered already"):
+
+        @shapes.register("square")
+        def other(*, side: float) -> float:
+            return side
+
+
+def test_plugins_register(shapes: Registry[float], tmp_path: Path) -> None:
+    plugin = tmp_path / "circle.py"
+    plugin.write_text(
+        "from shapes_for_tests import shapes\n@shapes.register('circle')\ndef circle(*, r: float) -> float:\n"
+        "    '''Round.'''\n    return 3 * r * r\n"
+    )
+    load_plugin(plugin)
+    load_plugin(plugin)  # giving a plugin twice is no mistake
+    assert shapes.build("circle", r=2.0) == 12.0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is not a Python file"),
+        ("def broken(:\n", "fails when imported.*SyntaxError"),
+        ("1 / 0\n", "fails when imported.*ZeroDivisionError"),
+        ("import not_there_at_all\n", "fails when imported.*ModuleNotFoundError"),
+    ],
+)
+def test_plugins_that_do_not_load_say_why(content: str | None, message: str, tmp_path: Path) -> None:
+    plugin = tmp_path / "bad.py"
+    if content is not None:
+        plugin.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_plugin(plugin)
