@@ -11,6 +11,9 @@ OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "cosine")
 AUGMENTATIONS = ("none", "flip", "crop", "crop-flip")
 
+LARGEST_RATE = 1e35
+"""Steps much above it are beyond what float32 holds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
@@ -42,9 +45,10 @@ class TrainingOptions:
         for name, rate in (
             ("learning_rate", self.learning_rate),
             ("head_learning_rate_factor", self.head_learning_rate_factor),
+            ("learning_rate of the head", self.learning_rate * self.head_learning_rate_factor),
         ):
-            if not (rate > 0 and math.isfinite(rate)):
-                raise InputError(f"{name} is {rate}: give a finite number above 0")
+            if not 0 < rate <= LARGEST_RATE:
+                raise InputError(f"{name} is {rate}: give a number above 0, such as 1e-4")
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"weight_decay is {self.weight_decay}: give a finite number of 0 or more")
         if self.patience is not None and self.patience < 1:

@@ -15,6 +15,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"learning_rate": float("inf")}, "learning_rate is inf"),
     ({"learning_rate": float("nan")}, "learning_rate is nan"),
     ({"head_learning_rate_factor": -1.0}, "head_learning_rate_factor is -1"),
+    ({"learning_rate": 1e20, "head_learning_rate_factor": 1e20}, "learning_rate of the head is 1e.40"),
     ({"weight_decay": -0.1}, "weight_decay is -0.1"),
     ({"weight_decay": float("nan")}, "weight_decay is nan"),
     ({"weight_decay": float("inf")}, "weight_decay is inf"),
