@@ -76,7 +76,10 @@ def main() -> None:
         print_error(_usage(error))
         code = 2
     if code == INTERRUPTED:
-        stderr.print("interrupted: what was finished is kept, the same command again goes on from there")
+        stderr.print(
+            "interrupted: what was finished is kept, the same command again goes on from there",
+            soft_wrap=True,
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -22,7 +22,7 @@ from hashrobust.reports.tables import paper_table, summary_table
 
 FORMATS = ("csv", "parquet", "md", "tex", "png", "pdf", "svg")
 DEFAULT_FORMATS = ("csv", "parquet", "md", "tex", "png")
-PICTURES = 12
+PICTURES = 6
 """At most so many pictures of examples, and of training curves."""
 
 _EXAMPLES = "examples/examples.npz"

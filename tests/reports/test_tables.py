@@ -209,3 +209,51 @@ def test_epsilon_is_printed_in_255ths(value, text):
 def test_matched_scale_is_told_with_the_rule():
     assert labels.rule("frsf", "matched") == "frsf (matched)"
     assert labels.rule("usf", "xavier", "rule:frsf") == "usf via frsf"
+
+
+def test_usual_presets_and_goals_need_no_column(tmp_path, make):
+    for rule in ("bp", "frsf"):
+        run = make["run"](tmp_path, rule, 0)
+        make["attack"](run, 0.2, attack="center", epsilon=8 / 255)
+        make["attack"](run, 0.8, attack="noise", epsilon=8 / 255)
+    table = summary_table(results_frame(tmp_path), None, ["clean_map", "map"])
+    assert table.columns[: table.words] == ("attack", "rule")
+    assert "preset" not in table.title and "goal" not in table.title and "seeds 1" in table.title
+
+
+def test_unattacked_rows_that_repeat_the_clean_score_are_left_out(tmp_path, make):
+    attacked = make["run"](tmp_path, "bp", 0)
+    make["attack"](attacked, 0.2, attack="center", epsilon=8 / 255)
+    make["run"](tmp_path, "frsf", 0)
+    frame = results_frame(tmp_path)
+    rows = cells(summary_table(frame, None, ["clean_map", "map"]))
+    assert [(row["attack"], row["rule"]) for row in rows] == [("none", "frsf"), ("center", "bp")]
+    rows = cells(summary_table(frame, None, ["map"]))
+    assert [(row["attack"], row["rule"]) for row in rows] == [
+        ("none", "bp"),
+        ("none", "frsf"),
+        ("center", "bp"),
+    ]
+
+
+def test_no_column_for_rule_gradients_that_were_not_followed(tmp_path, make):
+    run = make["run"](tmp_path, "frsf", 0)
+    make["attack"](run, 0.2, attack="center", epsilon=8 / 255)
+    table = attack_table(results_frame(tmp_path))
+    assert not any("rule gradient" in column for column in table.columns)
+    make["attack"](run, 0.4, attack="center", epsilon=8 / 255, gradient="rule")
+    table = attack_table(results_frame(tmp_path))
+    assert "attacked, rule gradient" in table.columns
+
+
+def test_tables_of_one_seed_fit_a_terminal(frame):
+    one = filter_frame(frame, ["seed=0", "attack!=dhta", "epsilon=8/255"])
+    metrics = ["clean_map", "map", "masking_gap", "theory_map", "chance_map"]
+    for table in (summary_table(one, None, metrics), attack_table(filter_frame(one, ["rule=frsf"]))):
+        wide, narrow = (Console(file=io.StringIO(), width=width) for width in (250, 100))
+        for console in (wide, narrow):
+            console.print(to_rich(table))
+        lines = [console.file.getvalue().split() for console in (wide, narrow)]
+        assert lines[0] == lines[1]
+        for row in table.rows:
+            assert any(row[-1] in line and row[0] in line for line in narrow.file.getvalue().splitlines())

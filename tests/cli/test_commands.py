@@ -1,0 +1,323 @@
+"""What the commands print where, and what they take from whom."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hashrobust.cli import attack, finetune, pretrain
+from hashrobust.cli._options import parse_params, parse_seeds, split_list
+from hashrobust.experiments.config import BERRICHE2025, AttackConfig, FinetuneConfig, PretrainConfig
+
+RUN = "digits-lenet-dpsh"
+
+
+def strict_json(text):
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("command", "config"),
+    [
+        (pretrain.command, PretrainConfig()),
+        (finetune.command, FinetuneConfig()),
+        (attack.command, AttackConfig(attack="center", epsilon=8 / 255)),
+    ],
+)
+def test_defaults_are_those_of_the_configuration(command, config):
+    parameters = inspect.signature(command).parameters
+    fields = {field.name for field in dataclasses.fields(config)}
+    named = {name: parameters[name].default for name in fields & set(parameters)}
+    read = {"attack": lambda v: v[0], "gradient": lambda v: v[0], "epsilon": lambda v: eval(v[0])}
+    assert {name: read.get(name, lambda v: v)(value) for name, value in named.items()} == {
+        name: getattr(config, name) for name in named
+    }
+    assert {"seed", "seeds"} & set(parameters)
+    unnamed = fields - set(parameters) - {"seed"}
+    told_otherwise = {
+        "objective_params": "param",
+        "params": "param",
+        "weights_digest": "weights",
+        "patience": "epochs",
+        "schedule": "epochs",
+        "head_learning_rate_factor": "learning_rate",
+    }
+    for name in unnamed:
+        assert told_otherwise[name] in parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("n=3", 3),
+        ("n=0.5", 0.5),
+        ("n=8/255", 8 / 255),
+        ("n=true", True),
+        ("n=False", False),
+        ("n=saat", "saat"),
+        ("n=a=b", "a=b"),
+        ("n=1/0", "1/0"),
+    ],
+)
+def test_parameters_become_what_they_look_like(text, value):
+    (found,) = parse_params([text]).values()
+    assert found == value and type(found) is type(value)
+
+
+def test_seeds_and_lists():
+    assert parse_seeds("0-2,5,1") == [0, 1, 2, 5]
+    assert split_list(["a,b", " b ,c", ""]) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "finetune --weights run:digits-lenet-pretrained --rule frsf --epochs 1 --threads 1 --results {r}",
+        "pretrain --epochs 1 --threads 1 --results {r}",
+        f"evaluate {RUN} --results {{r}}",
+        f"attack {RUN} --attack hag,noise --gradient exact,rule --steps 3 --queries 8 --no-picture --results {{r}}",
+        f"search {RUN} --query 3 --results {{r}}",
+        "report {r} --format csv",
+        "list attacks",
+        "list runs --results {r}",
+        "data digits",
+        "data mnist --data-dir {r}",
+        "check",
+    ],
+)
+def test_json_is_all_that_stands_on_stdout(cli, results, words):
+    arguments = words.format(r=results).split()
+    outcome = cli(*arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    assert strict_json(outcome.out)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pretrain --epochs 2 --threads 1 --results {r}",
+        f"attack {RUN} --attack hag --steps 4 --queries 8 --results {{r}}",
+        f"index {RUN} --results {{r}}",
+        f"evaluate {RUN} --results {{r}}",
+        f"search {RUN} --query 3 --results {{r}}",
+        "report {r} --format csv",
+        "data digits",
+        "data mnist --data-dir {r}",
+    ],
+)
+def test_quiet_says_nothing_on_stderr(cli, results, words):
+    outcome = cli(*words.format(r=results).split(), "--quiet")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out
+
+
+def test_missing_scores_are_null(cli, results):
+    outcome = cli(
+        *("attack", RUN, "--attack", "noise", "--queries", 5, "--no-picture", "--json", "--results", results)
+    )
+    assert outcome.code == 0
+    rows = strict_json(cli("report", results, "--json", "--format", "csv").out)
+    noise = [row for row in rows if row["attack"] == "noise"]
+    assert noise and all(row["theory_map"] is None for row in noise)
+    assert all(isinstance(row["seed"], int) and isinstance(row["map"], float) for row in rows)
+
+
+def test_the_same_again_is_done_already(cli, results):
+    words = ["finetune", "--weights", "run:digits-lenet-pretrained", "--rule", "frsf", "--epochs", 1]
+    outcome = cli(*words, "--threads", 1, "--results", results)
+    assert outcome.code == 0 and "done already" in outcome.err
+    assert len(list(results.glob("digits-lenet-dpsh-*"))) == 1
+
+
+def test_evaluate_in_one_line(cli, results):
+    outcome = cli("evaluate", RUN, "--brief", "--results", results)
+    metrics = strict_json(cli("evaluate", RUN, "--json", "--results", results).out)
+    assert outcome.out.startswith(f"mAP {100 * metrics['map']:.1f}%")
+    assert f"chance {100 * metrics['chance_map']:.1f}%" in outcome.out
+
+
+def test_codes_of_others_are_scored(cli, tmp_path):
+    """Perfect codes of two classes score 100%."""
+    labels = np.arange(10) % 2
+    codes = np.where(labels[:, None] == 1, 1, -1) * np.ones((10, 12), dtype=np.int8)
+    for name, array in {"c": codes.astype(np.int8), "l": labels}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    c, label = tmp_path / "c.npy", tmp_path / "l.npy"
+    outcome = cli("evaluate", "--codes", c, c, "--labels", label, label, "-k", 3, "--json")
+    metrics = strict_json(outcome.out)
+    assert metrics["map"] == pytest.approx(1.0) and metrics["map_at_k"] == pytest.approx(1.0)
+
+
+def test_search_marks_relevant_results_and_draws_them(cli, results, tmp_path):
+    words = ["search", RUN, "--query", 3, "-k", 20, "--results", results]
+    hits = strict_json(cli(*words, "--json", "--output", tmp_path / "found.png").out)
+    assert len(hits) == 20 and [hit["rank"] for hit in hits] == list(range(1, 21))
+    assert [hit["distance"] for hit in hits] == sorted(hit["distance"] for hit in hits)
+    from hashrobust.datasets import load_dataset
+
+    query_class = str(int(load_dataset("digits").query.labels[3].argmax()))
+    assert [hit["relevant"] for hit in hits] == [hit["classes"] == [query_class] for hit in hits]
+    assert Image.open(tmp_path / "found.png").size[0] > 200
+    assert "relevant" in cli(*words).out
+
+
+def test_search_with_a_file_knows_no_relevance(cli, results, tmp_path):
+    Image.new("L", (40, 32), 128).save(tmp_path / "grey.png")
+    words = ["search", RUN, tmp_path / "grey.png", "-k", 2, "--results", results]
+    assert [hit["relevant"] for hit in strict_json(cli(*words, "--json").out)] == [None, None]
+    assert "relevant" not in cli(*words).out
+
+
+def test_dry_run_tells_the_cost_and_makes_nothing(cli, results, run_folder):
+    before = sorted(path.name for path in (run_folder / "attacks").iterdir())
+    outcome = cli("attack", RUN, "--attack", "hag,noise", "--steps", 7, "--dry-run", "--results", results)
+    assert outcome.code == 0
+    assert [line.split(",")[0] for line in outcome.out.splitlines()] == ["hag", "noise"]
+    assert "200 images x 7 steps" in outcome.out
+    assert sorted(path.name for path in (run_folder / "attacks").iterdir()) == before
+
+
+def test_an_attack_without_gradient_runs_once(cli, results, run_folder):
+    words = ["--attack", "noise", "--gradient", "exact,rule,rule:usf", "--queries", 5, "--no-picture"]
+    outcome = cli("attack", RUN, *words, "--results", results)
+    assert outcome.code == 0
+    assert outcome.err.count("noise follows no gradient") == 1
+    (folder,) = (run_folder / "attacks").glob("noise-*")
+    assert 'gradient = "exact"' in (folder / "config.toml").read_text()
+    assert "rule gradient" not in outcome.out
+
+
+def test_rule_numbers_are_printed_beside_exact_ones(cli, results):
+    words = ["attack", RUN, "--attack", "hag", "--steps", 3, "--queries", 8, "--no-picture"]
+    outcome = cli(*words, "--gradient", "rule", "--results", results)
+    assert "(rule: " in outcome.out and "not run" not in outcome.out
+    outcome = cli(*words, "--gradient", "exact", "--results", results)
+    assert "(rule: " not in outcome.out and "rule gradient" not in outcome.out
+
+
+def test_pictures_are_named_and_there(cli, results, run_folder):
+    words = ["--attack", "hag", "--steps", 3, "--queries", 8]
+    outcome = cli("attack", RUN, *words, "--results", results)
+    assert outcome.code == 0 and "examples.png" in outcome.err
+    assert list(run_folder.glob("attacks/hag-*/examples/examples.png"))
+
+
+def test_report_writes_what_it_names(cli, results):
+    outcome = cli("report", results)
+    assert outcome.code == 0, outcome.err
+    for name in ("summary.md", "results.csv", "results.parquet", "paper_table.tex", "masking_gap.png"):
+        assert str(results / "report" / name) in outcome.err
+        assert (results / "report" / name).stat().st_size > 0
+    assert "by the exact gradient" in outcome.err
+    assert "attack" in cli("report", results, "--paper-table", "--format", "csv").out
+
+
+# The preset
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The configurations that finetune asks the library for; nothing is trained."""
+    from hashrobust.experiments import training_runs
+    from hashrobust.experiments.store import Folder
+
+    found = []
+
+    def note(config, results, **options):
+        found.append(config)
+        return Folder.create(results / config.run_name, {"task": "finetune", **config.to_dict()})
+
+    monkeypatch.setattr(training_runs, "finetune_run", note)
+    return found
+
+
+def test_preset_sets_what_was_not_given(cli, asked, tmp_path):
+    outcome = cli(
+        *("finetune", "--preset", "berriche2025", "--epochs", 3, "--learning-rate", "1e-4"),
+        *("--param", "inner_scale=1", "--results", tmp_path),
+    )
+    assert outcome.code == 0 and "leaves unknown" in outcome.err
+    (config,) = asked
+    assert (config.epochs, config.learning_rate) == (3, 1e-4)  # as given, also where it is the default
+    given = {"epochs", "learning_rate", "objective_params"}
+    for name, value in BERRICHE2025.items():
+        if name not in given:
+            assert getattr(config, name) == value
+    assert config.objective_params == {"quantization_weight": 0.01, "inner_scale": 1}
+
+
+def test_parameters_win_over_the_preset(cli, asked, tmp_path):
+    words = ["finetune", "--preset", "berriche2025", "-p", "quantization_weight=0.5", "--results", tmp_path]
+    assert cli(*words).code == 0
+    assert asked[0].objective_params == {"quantization_weight": 0.5}
+
+
+def test_preset_gives_an_objective_only_what_it_takes(cli, asked, tmp_path):
+    words = ["finetune", "--preset", "berriche2025", "--objective", "hyp2", "--results", tmp_path]
+    assert cli(*words).code == 0
+    assert asked[0].objective_params == {} and asked[0].weight_decay == 5e-4
+
+
+def test_several_seeds_are_several_runs(cli, asked, tmp_path):
+    outcome = cli("finetune", "--seeds", "0-2", "--results", tmp_path)
+    assert [config.seed for config in asked] == [0, 1, 2]
+    assert len(outcome.out.splitlines()) == 3
+    assert not math.isnan(asked[0].learning_rate)
+
+
+# Downloads
+
+
+def test_download_says_where_it_went(cli, monkeypatch, tmp_path):
+    from hashrobust import datasets
+
+    loaded = datasets.load_dataset("digits")
+    asked = []
+
+    def fetch(name, **options):
+        asked.append((name, options["download"]))
+        return loaded
+
+    monkeypatch.setattr(datasets, "load_dataset", fetch)
+    outcome = cli("data", "mnist", "--download", "--data-dir", tmp_path)
+    assert outcome.code == 0 and asked == [("mnist", True)]
+    assert str(tmp_path) in outcome.err
+
+
+def test_failed_download_is_the_machines_fault(cli, monkeypatch, tmp_path):
+    import torchvision.datasets
+
+    def fail(root, download):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", fail)
+    outcome = cli("data", "mnist", "--download", "--data-dir", tmp_path)
+    assert outcome.code == 1 and outcome.out == ""
+    assert outcome.err.startswith("error: mnist could not be downloaded") and outcome.err.count("\n") == 1
+
+
+# Pipes
+
+
+@pytest.mark.parametrize("words", [["list", "attacks"], ["list", "attacks", "--json"], ["--help"]])
+def test_closed_pipe_leaves_no_traceback(words):
+    code = f"import sys; sys.argv[1:] = {words!r}; from hashrobust.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) in (0, 1)
+    assert "Traceback" not in errors and "BrokenPipe" not in errors
