@@ -163,9 +163,23 @@ class GradientAttack(Attack):
         """The step size, or the rule max(1/255, 2.5 epsilon / steps) if none is given."""
         return max(1 / 255, 2.5 * self.epsilon / self.steps) if self.step_size is None else self.step_size
 
+    @property
+    def descents(self) -> int:
+        """How often the loop starts and goes down, of which each sample keeps the best."""
+        return self.restarts
+
+    @property
+    def gradient_steps(self) -> int:
+        """The most gradients that a sample gets."""
+        return self.steps * self.descents
+
     def prepare(self, codes: Tensor, labels: Tensor | None, context: AttackContext) -> State:
         """Constants of a batch such as guide codes, from the clean hard codes (B, K)."""
         return {}
+
+    def state_of(self, state: State, descent: int) -> State:
+        """The constants of one of the descents, for an attack whose descents differ."""
+        return state
 
     @abstractmethod
     def objective(self, u: Tensor, images: Tensor, clean: Clean, state: State) -> Tensor:
@@ -206,8 +220,8 @@ class GradientAttack(Attack):
             return hard, self.objective(self.relax(outputs, 1.0), images, clean, state)
 
         best = BestIterates(clean, scores)
-        for restart in range(self.restarts):
-            self._descend(model, clean, state, best, restart, context)
+        for descent in range(self.descents):
+            self._descend(model, clean, self.state_of(state, descent), best, descent, context)
         return best.result()
 
     def _descend(
@@ -216,21 +230,21 @@ class GradientAttack(Attack):
         clean: Clean,
         state: State,
         best: BestIterates,
-        restart: int,
+        descent: int,
         context: AttackContext,
     ) -> None:
-        """One restart."""
+        """One way down from one start."""
         lower, upper = ball(clean.images, self.epsilon)
         images = clean.images
         if self.random_start:
-            noise = uniform_noise(images, context.ids, "start", self.seed, restart)
+            noise = uniform_noise(images, context.ids, "start", self.seed, descent)
             images = project(images + self.epsilon * noise, lower, upper)
         update = OPTIMIZERS[self.optimizer](self.resolved_step_size)
         for step in range(self.steps):
             if best.finished.all():
                 return
             if context.before_step is not None:
-                context.before_step(restart, step)
+                context.before_step(descent, step)
             images = images.detach().requires_grad_(True)
             outputs = call_model(model, images)
             best.offer(images, outputs)

@@ -27,8 +27,8 @@ class BestIterates:
         self._nonfinite = torch.zeros_like(self._evaluations)
 
     @torch.no_grad()
-    def offer(self, images: Tensor, outputs: Tensor) -> None:
-        """Keep each sample of the iterate that beats its best: by hard codes, ties by the relaxed."""
+    def offer(self, images: Tensor, outputs: Tensor) -> Tensor:
+        """Keep each sample that beats its best: by hard codes, ties by the relaxed; its relaxed objective."""
         hard, relaxed = self._scores(images, outputs)
         better = (hard < self._hard) | ((hard == self._hard) & (relaxed < self._relaxed))
         # Outputs that are not numbers have no code: such an iterate is never the best.
@@ -36,6 +36,11 @@ class BestIterates:
         self._hard = torch.where(better, hard, self._hard)
         self._relaxed = torch.where(better, relaxed, self._relaxed)
         self._images[better] = images.detach()[better]
+        return relaxed
+
+    def finish_at(self, optimum: float) -> None:
+        """Samples whose hard objective has come down to the optimum are finished."""
+        self.finished |= self._hard <= optimum
 
     def usable(self, gradient: Tensor) -> Tensor:
         """The gradient with zeros for what is not a finite number; counts it and what is zero throughout."""
@@ -47,8 +52,8 @@ class BestIterates:
         self._zero += active & (gradient == 0).flatten(1).all(dim=1)
         return gradient
 
-    def result(self) -> AttackResult:
-        """What the attack hands back."""
+    def result(self, queries: Tensor | None = None) -> AttackResult:
+        """What the attack hands back; `queries` (B,) of a search."""
         return AttackResult(
             images=self._images,
             objective=self._hard,
@@ -57,4 +62,5 @@ class BestIterates:
             finished=self.finished,
             zero_gradients=self._zero,
             nonfinite_gradients=self._nonfinite,
+            queries=torch.zeros_like(self._zero) if queries is None else queries,
         )

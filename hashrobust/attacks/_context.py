@@ -12,19 +12,24 @@ from hashrobust.errors import InputError
 
 Model = Callable[[Tensor], Tensor]
 
+_LABELS = ("labels", "targets", "train_labels", "database_labels")
+
 
 @dataclass(frozen=True)
 class AttackContext:
     """What an attacker knows beyond the model; `attack.needs` says what it cannot do without.
 
-    Codes are (N, K) in {-1, +1}; labels are multi-hot (N, C) or integers (N,). `targets` (B, C) or (B,)
-    are the labels that a targeted attack is to retrieve. `sample_ids` (B,) key all random draws
-    (default: the place in the batch, so give them when a set is cut into batches). `before_step` is
-    called with (restart, step) before the forward pass of each gradient step.
+    Codes are (N, K) in {-1, +1}; labels are multi-hot (N, C) or integers (N,). `train_images` are the
+    images (N, C, H, W) of the training codes, or a function that loads those of given rows (B,), such as
+    the `load` of a dataset's split. `targets` (B, C) or (B,) are the labels that a targeted attack is to
+    retrieve. `sample_ids` (B,) key all random draws (default: the place in the batch, so give them when a
+    set is cut into batches). `before_step` is called with (restart, step) before the forward
+    pass of each gradient step.
     """
 
     train_codes: Tensor | None = None
     train_labels: Tensor | None = None
+    train_images: Tensor | Callable[[Tensor], Tensor] | None = None
     database_codes: Tensor | None = None
     database_labels: Tensor | None = None
     targets: Tensor | None = None
@@ -43,7 +48,8 @@ class AttackResult:
 
     `objective` is that of the returned images on hard codes (the lower the better for the attacker),
     `clean_objective` that of the clean ones. `zero_gradients` and `nonfinite_gradients` count the steps
-    at which a sample's whole gradient was zero, or some of it was not a finite number.
+    at which a sample's whole gradient was zero, or some of it was not a finite number. `queries` counts
+    what a search asked the model about the sample, the clean image included; 0 for attacks by gradient.
     """
 
     images: Tensor
@@ -53,6 +59,7 @@ class AttackResult:
     finished: Tensor
     zero_gradients: Tensor
     nonfinite_gradients: Tensor
+    queries: Tensor
 
 
 @dataclass(frozen=True)
@@ -108,23 +115,21 @@ def resolve(
         InputError: something is missing or does not fit together.
     """
     given = context or AttackContext()
-    parts = {"labels": labels, "train_codes": given.train_codes, "train_labels": given.train_labels}
-    parts |= {"database_codes": given.database_codes, "database_labels": given.database_labels}
-    parts |= {"targets": given.targets}
+    parts = {**vars(given), "labels": labels}
     wanted = set(needs) | {need.replace("codes", "labels") for need in needs}
     for name in sorted(wanted):
         if parts[name] is None:
             where = "labels=" if name == "labels" else f"context=AttackContext({name}=...)"
             raise InputError(f"attack {attack} needs {name}: pass {where}")
-    classes = class_count(*(part for name, part in parts.items() if not name.endswith("codes")))
+    classes = class_count(*(parts[name] for name in _LABELS))
     hot = {
-        name: None if part is None or name.endswith("codes") else as_multi_hot(part, classes, name)
-        for name, part in parts.items()
+        name: None if parts[name] is None else as_multi_hot(parts[name], classes, name) for name in _LABELS
     }
     ids = torch.arange(size) if given.sample_ids is None else given.sample_ids
     _check_rows(size, {"labels": labels, "targets": given.targets, "sample_ids": ids})
     for side in ("train", "database"):
         _check_codes(side, parts[f"{side}_codes"], hot[f"{side}_labels"])
+    _check_train_images(given)
     resolved = replace(
         given,
         train_labels=hot["train_labels"],
@@ -148,6 +153,12 @@ def _check_codes(side: str, codes: Tensor | None, labels: Tensor | None) -> None
         raise InputError(f"{side}_codes must be (N, K) with values -1 and +1: take the sign of the outputs")
     if labels is not None and len(labels) != len(codes):
         raise InputError(f"{side}_labels has {len(labels)} rows for {len(codes)} codes: give one a code")
+
+
+def _check_train_images(context: AttackContext) -> None:
+    images, codes = context.train_images, context.train_codes
+    if isinstance(images, Tensor) and codes is not None and len(images) != len(codes):
+        raise InputError(f"train_images has {len(images)} rows for {len(codes)} train_codes: give one a code")
 
 
 def check_images(images: Tensor) -> None:

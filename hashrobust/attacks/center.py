@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hashrobust.attacks import AttackContext, Clean, GradientAttack, attacks, center_codes
+from hashrobust.attacks import AttackContext, Clean, GradientAttack, attacks
 from hashrobust.errors import InputError
 
 from ._base import State
-from ._context import required
+from ._center import guide_codes
 
 LOSSES = ("dot", "saat", "fixed", "logit")
 
@@ -60,15 +60,7 @@ class Center(GradientAttack):
 
     def prepare(self, codes: Tensor, labels: Tensor | None, context: AttackContext) -> State:
         """The center code c (B, K)."""
-        guide = required(context.targets if self.targeted else labels)
-        if self.targeted and not bool(guide.any(dim=1).all()):
-            raise InputError("targets hold a row without any label: give each sample a target label")
-        table, table_labels = required(context.train_codes), required(context.train_labels)
-        return {
-            "center": center_codes(
-                guide.to(codes.device), table.to(codes), table_labels.to(codes.device), fallback=codes
-            )
-        }
+        return {"center": guide_codes(codes, labels, context, targeted=self.targeted)}
 
     def relax(self, outputs: Tensor, alpha: float | Tensor) -> Tensor:
         """tanh(alpha z), or alpha z for the logit loss."""

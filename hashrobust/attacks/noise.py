@@ -56,4 +56,5 @@ class Noise(Attack):
             finished=none.bool(),
             zero_gradients=none.clone(),
             nonfinite_gradients=none.clone(),
+            queries=none.clone(),
         )

@@ -43,6 +43,7 @@ def scene() -> Scene:
     context = AttackContext(
         train_codes=torch.where(torch.randn(40, BITS) > 0, 1.0, -1.0),
         train_labels=train_labels,
+        train_images=torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(1)),
         database_codes=torch.where(torch.randn(60, BITS) > 0, 1, -1).to(torch.int8),
         database_labels=database_labels,
         targets=draw_targets(labels, database_labels),

@@ -9,25 +9,39 @@ import pytest
 import torch
 from torch import nn
 
-from hashrobust.attacks import Attack, AttackContext, attacks, build_attack, inside_ball
+from hashrobust.attacks import Attack, AttackContext, GradientAttack, attacks, build_attack, inside_ball
 from hashrobust.errors import InputError
 
 CASES = [(name, preset) for name in attacks for preset in [None, *sorted(attacks[name].presets)]]
-VARIANTS = [*CASES, ("center", "targeted"), ("center", "logit"), ("sdha", "targeted"), ("noise", "sign")]
+VARIANTS = [
+    *CASES,
+    ("center", "targeted"),
+    ("center", "logit"),
+    ("center-multi", "logit"),
+    ("sdha", "targeted"),
+    ("noise", "sign"),
+    ("random-search", "codes"),
+    ("square", "codes"),
+    ("square", "targeted"),
+    ("uap", "targeted"),
+]
+EXTRA: dict[str, dict[str, Any]] = {
+    "codes": {"oracle": "codes"},
+    "logit": {"loss": "logit"},
+    "sign": {"kind": "sign"},
+    "targeted": {"targeted": True},
+}
 
 
 def build(name: str, preset: str | None, **params: Any) -> Attack:
-    """The attack with its long presets cut to a dozen steps that still cross the ball."""
-    extra: dict[str, dict[str, Any]] = {
-        "targeted": {"targeted": True},
-        "logit": {"loss": "logit"},
-        "sign": {"kind": "sign"},
-    }
-    if preset in extra:
-        return build_attack(name, **extra[preset], **({} if name == "noise" else {"steps": 12}), **params)
-    if name == "noise":
-        return build_attack(name, preset=preset, **params)
-    short: dict[str, Any] = {"steps": 12} | ({"step_size": 0.05} if preset else {})
+    """The attack cut to a dozen steps that still cross the ball, or to 40 queries."""
+    short: dict[str, Any] = {}
+    if issubclass(attacks[name], GradientAttack):  # type: ignore[arg-type]
+        short = {"steps": 12} | ({"step_size": 0.05} if preset and preset not in EXTRA else {})
+    elif name != "noise":
+        short = {"budget": 40}
+    if preset in EXTRA:
+        return build_attack(name, **(EXTRA[preset] | short | params))
     return build_attack(name, preset=preset, **(short | params))
 
 
@@ -73,13 +87,18 @@ def test_cutting_the_batch_changes_no_code(attack: Attack, scene: Any) -> None:
     assert torch.equal(scene.model(part) >= 0, scene.model(whole[rows]) >= 0)
 
 
-def test_no_worse_than_the_clean_start_and_truthful(attack: Attack, scene: Any) -> None:
+def test_no_worse_than_the_clean_start_and_counted_truthfully(attack: Attack, scene: Any) -> None:
     result = attack.run(scene.model, scene.images, labels=scene.labels, context=scene.context)
-    if type(attack).__name__ != "Noise":
+    if type(attack).__name__ not in ("Noise", "Universal"):
         assert (result.objective <= result.clean_objective).all()
-        assert (result.gradient_evaluations <= attack.steps * attack.restarts).all()  # type: ignore[attr-defined]
+    if isinstance(attack, GradientAttack):
+        assert (result.gradient_evaluations <= attack.gradient_steps).all()
         assert (result.gradient_evaluations > 0).any()
-    for field in ("objective", "finished", "zero_gradients", "nonfinite_gradients"):
+        assert (result.queries == 0).all()
+    else:
+        assert (result.gradient_evaluations == 0).all()
+        assert ((result.queries > 0) == (type(attack).__name__ != "Noise")).all()
+    for field in ("objective", "finished", "zero_gradients", "nonfinite_gradients", "queries"):
         assert getattr(result, field).shape == (6,)
     assert (result.nonfinite_gradients == 0).all()
 
@@ -96,7 +115,7 @@ def test_model_is_left_as_it_was(attack: Attack, scene: Any) -> None:
 
 
 def test_needs_are_enforced_by_name(attack: Attack, scene: Any) -> None:
-    assert attack.needs <= {"labels", "train_codes", "database_codes", "targets"}
+    assert attack.needs <= {"labels", "train_codes", "train_images", "database_codes", "targets"}
     for need in attack.needs:
         labels = None if need == "labels" else scene.labels
         context = scene.context if need == "labels" else replace(scene.context, **{need: None})

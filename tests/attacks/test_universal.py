@@ -1,0 +1,120 @@
+"""`uap`: one perturbation for all images, from the training images alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hashrobust.attacks import AttackContext, build_attack
+from hashrobust.errors import InputError
+
+
+def change(images: Tensor, adversarial: Tensor) -> Tensor:
+    """What was added, where no clipping to [0, 1] can have hidden it."""
+    free = ((images > 0.1) & (images < 0.9)).all(dim=0)
+    return ((adversarial - images) * free).detach()
+
+
+def test_all_images_get_the_same_perturbation_whatever_the_batch(scene: Any) -> None:
+    attack = build_attack("uap", steps=12, fit_batch=8)
+    scene.images.mul_(0.6).add_(0.2)
+    whole = change(
+        scene.images, attack(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    )
+    assert (whole != 0).any()
+    torch.testing.assert_close(whole, whole[:1].expand_as(whole), atol=1e-6, rtol=0)
+    context = replace(scene.context, sample_ids=torch.arange(2), targets=None)
+    part = attack(scene.model, scene.images[:2], context=context)
+    torch.testing.assert_close(part - scene.images[:2], whole[:2], atol=1e-6, rtol=0)
+
+
+def test_targeted_it_is_the_same_for_the_same_target(scene: Any) -> None:
+    attack = build_attack("uap", steps=12, targeted=True)
+    scene.images.mul_(0.6).add_(0.2)
+    targets = torch.tensor([2, 3, 2, 3, 3, 3])
+    context = replace(scene.context, targets=targets)
+    changes = change(scene.images, attack(scene.model, scene.images, labels=scene.labels, context=context))
+    for target in (2, 3):
+        rows = changes[targets == target]
+        torch.testing.assert_close(rows, rows[:1].expand_as(rows), atol=1e-6, rtol=0)
+    assert not torch.allclose(changes[0], changes[1], atol=1e-3)
+
+
+def test_a_loader_and_a_tensor_of_training_images_are_the_same(scene: Any) -> None:
+    attack = build_attack("uap", steps=4, fit_batch=5)
+    images, asked = scene.context.train_images, []
+
+    def load(rows: Tensor) -> Tensor:
+        asked.append(rows)
+        return images[rows]
+
+    first, second = (
+        attack(scene.model, scene.images, context=replace(scene.context, train_images=given))
+        for given in (images, load)
+    )
+    assert torch.equal(first, second)
+    assert [len(rows) for rows in asked] == [5] * 4
+    assert all(len(set(rows.tolist())) == 5 for rows in asked)
+    assert len({tuple(rows.tolist()) for rows in asked}) == 4
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_known_optimum_of_a_linear_model(
+    targeted: bool, linear: Callable[[Tensor, Tensor], nn.Module]
+) -> None:
+    # All images share a center code c, and each pixel weighs on one bit: the best change of a pixel is
+    # -epsilon times the sign of c o w.
+    weight = torch.zeros(4, 16)
+    for bit in range(4):
+        weight[bit, 4 * bit : 4 * bit + 4] = torch.randn(4)
+    model, code = linear(weight, torch.zeros(4)), torch.tensor([1.0, -1.0, 1.0, 1.0])
+    train = 0.3 + 0.4 * torch.rand(30, 1, 4, 4)
+    context = AttackContext(
+        train_codes=torch.cat([code.repeat(15, 1), -code.repeat(15, 1)]),
+        train_labels=torch.zeros(30, dtype=torch.int64) if not targeted else torch.arange(30) // 15,
+        train_images=train,
+        targets=torch.zeros(3, dtype=torch.int64) if targeted else None,
+    )
+    if not targeted:
+        context = replace(context, train_codes=code.repeat(30, 1))
+    images = 0.3 + 0.4 * torch.rand(3, 1, 4, 4)
+    attack = build_attack("uap", steps=60, epsilon=0.1, targeted=targeted)
+    result = attack.run(model, images, labels=torch.zeros(3, dtype=torch.int64), context=context)
+    best = 0.1 * torch.sign(code @ weight) * (1 if targeted else -1)
+    torch.testing.assert_close((result.images - images).flatten(1), best.expand(3, -1), atol=1e-6, rtol=0)
+    agreement = (torch.where(model(result.images) >= 0, 1.0, -1.0) * code).mean(dim=1)
+    torch.testing.assert_close(result.objective, -agreement if targeted else agreement)
+
+
+def test_rule_gradients_are_redrawn_before_each_step(scene: Any) -> None:
+    events: list[tuple[int, int]] = []
+    context = replace(scene.context, before_step=lambda *place: events.append(place))
+    result = build_attack("uap", steps=5).run(scene.model, scene.images, context=context)
+    assert events == [(0, step) for step in range(5)]
+    assert (result.gradient_evaluations == 5).all()
+
+
+def test_zero_and_nonfinite_gradients_are_counted(scene: Any) -> None:
+    def flat(x: Tensor) -> Tensor:
+        return scene.model(x).detach() + 0 * x.flatten(1)[:, :1]
+
+    result = build_attack("uap", steps=4).run(flat, scene.images, context=scene.context)
+    assert (result.zero_gradients == 4).all() and (result.nonfinite_gradients == 0).all()
+
+    def broken(x: Tensor) -> Tensor:
+        return scene.model(x) + 0 * (0 * x[:, 0, :1, 0]).sqrt()
+
+    result = build_attack("uap", steps=4).run(broken, scene.images, context=scene.context)
+    assert (result.nonfinite_gradients == 4).all() and (result.zero_gradients == 0).all()
+    assert result.images.isfinite().all()
+
+
+def test_training_images_must_fit_the_codes(scene: Any) -> None:
+    context = replace(scene.context, train_images=scene.context.train_images[:7])
+    with pytest.raises(InputError, match="train_images has 7 rows for 40"):
+        build_attack("uap", steps=4)(scene.model, scene.images, context=context)
