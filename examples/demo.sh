@@ -26,6 +26,7 @@ done
 hashrobust search digits-lenet-dpsh-32-bp --query 0 -k 5 --output "$results/search.png" --results "$results" --quiet
 
 say "4. Attack the 200 queries: changes of at most epsilon a pixel, so that they find the wrong images"
+note "mAP is 100% where all images of the query's class are found first; clean is without attack."
 note "An attacker may follow the exact gradient of the network, or the feedback of the rule."
 note "As a control, bp is attacked through frsf feedback as well, which had no part in its training."
 hashrobust attack digits-lenet-dpsh-32-frsf --attack center,hag --epsilon 8/255,32/255 \

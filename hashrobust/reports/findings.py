@@ -55,18 +55,20 @@ def _paragraph(rows: Sequence[Row], block: Sequence[str]) -> str:
     rows = [row for row in rows if row["epsilon"] == epsilon]
     exact = [row for row in rows if row["gradient"] == "exact"]
     by_rule = [row for row in rows if _says_something(row)]
-    names = [
-        labels.setting(c, rows[0][c])
-        if c in ("dataset", "backbone", "objective")
-        else f"{labels.name(c)} {labels.setting(c, rows[0][c])}"
-        for c in block
-    ]
+    names = [_setting(column, rows[0][column]) for column in block]
     sentences = [f"{', '.join(names)}, at epsilon {labels.epsilon(epsilon)}."]
     sentences += [_exact(exact)] if exact else []
     sentences += [_gap(row) for row in _weakest(by_rule)]
     if len({_label(row) for row in exact}) > 1 and max(row["seeds"] for row in rows) == 1:
         sentences.append("One seed: a difference of a few points between rules may be chance.")
     return " ".join(sentences)
+
+
+def _setting(column: str, value: Any) -> str:
+    shown = labels.setting(column, value)
+    if column == "bits":
+        return f"{shown} bits"
+    return shown if column in _BLOCK else f"{labels.name(column)} {shown}"
 
 
 def _says_something(row: Row) -> bool:
