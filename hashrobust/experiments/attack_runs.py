@@ -37,7 +37,7 @@ def attack_run(
     attack = build(config)
     progress = progress or Silent()
     path = run.path / "attacks" / config.folder_name
-    if not overwrite and path.exists() and Folder.open(path).has("metrics.json"):
+    if not overwrite and Folder(path).has("metrics.json"):
         progress.say(f"{run.name}/{path.name} is done already")
         return Folder.open(path)
     with run.lock(), threads(config.threads):

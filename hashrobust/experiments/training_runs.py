@@ -228,7 +228,7 @@ def _probe(model: Network) -> Tensor:
 
 def _is_done(path: Path, data: RetrievalDataset, *names: str) -> bool:
     """Whether a run with all these files is there, made with this data."""
-    if not path.exists() or not Folder(path).has(*names):
+    if not Folder(path).has(*names):
         return False
     check_fingerprint(Folder.open(path), data.fingerprint)
     return True

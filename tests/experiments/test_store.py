@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hashrobust.errors import InputError, StoreError
+from hashrobust.experiments.external import read_array
+from hashrobust.experiments.files import locked
+from hashrobust.experiments.store import Folder, config_hash, find_run, list_runs, read_arrays, writing
+
+CONFIG = {"task": "finetune", "bits": 12, "patience": None}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder.create(tmp_path / "results" / "digits-one", CONFIG)
+
+
+def names(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_creating_again_opens_what_is_there(folder: Folder) -> None:
+    folder.write_json("metrics.json", {"map": 0.5})
+    again = Folder.create(folder.path, CONFIG)
+    assert again.config == {"format": 1, "task": "finetune", "bits": 12}
+    assert again.read_json("metrics.json", made_by="evaluate") == {"map": 0.5}
+
+
+def test_a_folder_whose_making_was_interrupted_is_completed(folder: Folder) -> None:
+    (folder.path / "checksums.json").unlink()
+    assert Folder.open(folder.path).config["bits"] == 12
+    assert Folder.create(folder.path, CONFIG).has("config.toml")
+    (folder.path / "checksums.json").unlink()
+    (folder.path / "config.toml").unlink()
+    with pytest.raises(StoreError, match=r"is no run folder, it has no config\.toml"):
+        Folder.open(folder.path)
+    assert Folder.create(folder.path, CONFIG).config["bits"] == 12
+
+
+def test_files_count_once_their_checksum_stands(folder: Folder) -> None:
+    with folder.writing("model.safetensors") as temporary:
+        temporary.write_bytes(b"weights")
+    assert not folder.has("model.safetensors")
+    with pytest.raises(StoreError, match=r"has no model.safetensors yet: run `hashrobust finetune` first"):
+        folder.file("model.safetensors", made_by="finetune")
+    folder.seal("model.safetensors")
+    assert folder.file("model.safetensors", made_by="finetune").read_bytes() == b"weights"
+    assert folder.damaged() == []
+
+
+def test_changed_and_missing_files_are_found(folder: Folder) -> None:
+    folder.write_json("a.json", 1)
+    folder.write_json("b.json", 2)
+    (folder.path / "a.json").write_text("3")
+    (folder.path / "b.json").unlink()
+    assert folder.damaged() == ["a.json", "b.json"]
+    with pytest.raises(
+        StoreError, match=r"does not match its checksum.*make it again with `hashrobust attack --ov"
+    ):
+        folder.read_json("a.json", made_by="attack")
+    assert not folder.has("b.json")
+
+
+@pytest.mark.parametrize("task", ["finetune", "pretrain", None])
+def test_a_configuration_changed_by_hand_is_refused(tmp_path: Path, task: str | None) -> None:
+    folder = Folder.create(tmp_path / "run", {} if task is None else {"task": task})
+    with (folder.path / "config.toml").open("a") as file:
+        file.write("epsilon = 0.5\n")
+    command = task or "attack"
+    for opening in (
+        lambda: Folder.open(folder.path),
+        lambda: Folder.create(folder.path, {}),
+        lambda: list_runs(tmp_path),
+    ):
+        with pytest.raises(
+            StoreError, match=f"config.toml' does not match its checksum.*`hashrobust {command} --ov"
+        ):
+            opening()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("format = 2\n", "has format 2, this version reads 1"), ("bits = 12\n", "has format None"),
+     ("bits = \n", "is damaged"), (b"\xff\xfe", "is damaged")],
+)  # fmt: skip
+def test_other_formats_are_refused(folder: Folder, content: str | bytes, message: str) -> None:
+    (folder.path / "config.toml").write_bytes(content.encode() if isinstance(content, str) else content)
+    folder.seal("config.toml")
+    with pytest.raises(StoreError, match=message):
+        Folder.open(folder.path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"x"'])
+def test_damaged_checksums_are_refused(folder: Folder, content: str) -> None:
+    (folder.path / "checksums.json").write_text(content)
+    with pytest.raises(StoreError, match=r"checksums\.json' is damaged"):
+        Folder.open(folder.path)
+
+
+def test_tables_arrays_and_timing(folder: Folder) -> None:
+    table = pd.DataFrame({"epoch": [1, 2], "loss": [0.1, 1 / 3]})
+    for name in ("history.csv", "queries.parquet"):
+        folder.write_table(name, table)
+        pd.testing.assert_frame_equal(folder.read_table(name, made_by="finetune"), table)
+    folder.write_arrays("codes.npz", {"codes": np.arange(3)})
+    assert read_arrays(folder.path / "codes.npz")["codes"].tolist() == [0, 1, 2]
+    folder.add_timing(a_seconds=1.0)
+    folder.add_timing(b_seconds=2.0)
+    assert json.loads((folder.path / "timing.json").read_text()) == {"a_seconds": 1.0, "b_seconds": 2.0}
+    assert "timing.json" not in folder.checksums
+    assert {"history.csv", "queries.parquet", "codes.npz"} <= set(folder.checksums)
+
+
+def test_objects_in_arrays_are_not_unpickled(folder: Folder) -> None:
+    np.savez(folder.path / "bad.npz", x=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        read_arrays(folder.path / "bad.npz")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(folder: Folder) -> None:
+    folder.write_json("a.json", 1)
+    before = names(folder.path)
+    with pytest.raises(ZeroDivisionError), folder.writing("a.json") as temporary:
+        temporary.write_text("half")
+        1 / 0  # noqa: B018
+    assert names(folder.path) == before
+    assert folder.read_json("a.json", made_by="x") == 1
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("place", ["mkstemp", "replace"])
+def test_places_that_cannot_be_written_say_so(
+    folder: Folder, code: int, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    before = names(folder.path)
+    monkeypatch.setattr(*((tempfile, "mkstemp") if place == "mkstemp" else (Path, "replace")), refuse)
+    with pytest.raises(
+        StoreError, match=f"a.json' cannot be written .{os.strerror(code)}.: make room or choose"
+    ):
+        folder.write_json("a.json", 1)
+    monkeypatch.undo()
+    assert names(folder.path) == before
+
+
+def test_a_folder_where_a_file_stands_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("no folder")
+    with pytest.raises((StoreError, OSError)), Folder.held(tmp_path / "results" / "run", CONFIG):
+        pass
+
+
+def _try_lock(path: Path, answers: multiprocessing.Queue[str]) -> None:
+    try:
+        with locked(path):
+            answers.put("held")
+    except StoreError as error:
+        answers.put(str(error))
+
+
+def test_one_process_at_a_time(folder: Folder) -> None:
+    context = multiprocessing.get_context("fork")
+    answers: multiprocessing.Queue[str] = context.Queue()
+
+    def ask() -> str:
+        other = context.Process(target=_try_lock, args=(folder.path, answers))
+        other.start()
+        other.join(20)
+        return answers.get(timeout=20)
+
+    with folder.lock():
+        assert "is in use by another process: wait for it to end" in ask()
+    assert ask() == "held"
+
+
+def test_what_a_killed_process_left_is_removed_when_the_folder_is_next_held(folder: Folder) -> None:
+    left = [
+        ".tmp-abcd1234.model.safetensors",
+        "checkpoints/.tmpXyZ12",
+        "attacks/hag-1/.tmp-x.queries.parquet",
+    ]
+    for name in left:
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).write_bytes(b"half")
+    folder.write_json("a.json", 1)
+    with folder.lock():
+        assert names(folder.path) == {"config.toml", "checksums.json", ".lock", "a.json"}
+
+
+def test_overwriting_empties_the_folder_but_keeps_holding_it(folder: Folder) -> None:
+    folder.write_json("a.json", 1)
+    (folder.path / "attacks" / "hag-1").mkdir(parents=True)
+    with Folder.held(folder.path, {"bits": 16}, overwrite=True) as fresh:
+        assert names(folder.path) == {"config.toml", "checksums.json", ".lock"}
+        assert fresh.config["bits"] == 16
+        with pytest.raises(StoreError, match="in use"), Folder.held(folder.path, CONFIG, overwrite=True):
+            pass
+    assert not (folder.path / "attacks").exists()
+
+
+def test_configurations_have_one_hash_whatever_their_order() -> None:
+    assert config_hash({"a": 1, "b": [1, 2]}) == config_hash({"b": [1, 2], "a": 1})
+    assert config_hash({"a": 1}) != config_hash({"a": 2})
+    assert len(config_hash({})) == 8
+
+
+def test_runs_are_found_by_path_name_and_beginning(folder: Folder, tmp_path: Path) -> None:
+    results = folder.path.parent
+    two = Folder.create(results / "digits-two[x]", CONFIG)
+    (results / "digits-empty").mkdir()
+    for name in (str(folder.path), "digits-one", "digits-o", f"{folder.path}/"):
+        assert find_run(name, results).path.resolve() == folder.path.resolve()
+    assert find_run("digits-two[", results).path == two.path
+    assert [run.name for run in list_runs(results)] == ["digits-one", "digits-two[x]"]
+    assert [run.name for run in list_runs(folder.path)] == ["digits-one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("digits-", r"fits 2 runs \(digits-one, digits-two\): give more"), ("mnist", "no run 'mnist' in"),
+     ("", "name of a run is empty"), ("/no/such/run", "no run '/no/such/run'"), ("../*", "no run")],
+)  # fmt: skip
+def test_names_that_fit_no_run_or_several(folder: Folder, name: str, message: str) -> None:
+    Folder.create(folder.path.parent / "digits-two", CONFIG)
+    with pytest.raises(StoreError, match=message):
+        find_run(name, folder.path.parent)
+
+
+def test_missing_results(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no run 'x'"):
+        find_run("x", tmp_path / "none")
+    with pytest.raises(StoreError, match="does not exist: make a run"):
+        list_runs(tmp_path / "none")
+    with pytest.raises(StoreError, match="does not exist"):
+        Folder.open(tmp_path / "none")
+    with pytest.raises(StoreError, match="is no run folder"):
+        find_run(str(tmp_path), tmp_path)
+
+
+def test_writing_makes_folders_and_readable_files(tmp_path: Path) -> None:
+    with writing(tmp_path / "a" / "b" / "c.txt") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "a" / "b" / "c.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_foreign_arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.eye(2))
+    assert read_array(tmp_path / "a.npy").tolist() == [[1, 0], [0, 1]]
+    np.savez(tmp_path / "several.npz", a=np.eye(2))
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("1 2 3")
+    (tmp_path / "empty.npy").touch()
+    for name, message in {
+        "none.npy": "does not exist",
+        "several.npz": "holds several arrays",
+        "objects.npy": "no .npy file of numbers",
+        "text.npy": "no .npy file of numbers",
+        "empty.npy": "no .npy file of numbers",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            read_array(tmp_path / name)
