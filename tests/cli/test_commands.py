@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import math
 import subprocess
 import sys
 
@@ -15,7 +14,7 @@ from PIL import Image
 
 from hashrobust.cli import attack, finetune, pretrain
 from hashrobust.cli._options import parse_params, parse_seeds, split_list
-from hashrobust.experiments.config import BERRICHE2025, AttackConfig, FinetuneConfig, PretrainConfig
+from hashrobust.experiments.config import AttackConfig, FinetuneConfig, PretrainConfig
 
 RUN = "digits-lenet-dpsh"
 
@@ -221,90 +220,6 @@ def test_report_writes_what_it_names(cli, results):
         assert (results / "report" / name).stat().st_size > 0
     assert "by the exact gradient" in outcome.err
     assert "attack" in cli("report", results, "--paper-table", "--format", "csv").out
-
-
-# The preset
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """The configurations that finetune asks the library for; nothing is trained."""
-    from hashrobust.experiments import training_runs
-    from hashrobust.experiments.store import Folder
-
-    found = []
-
-    def note(config, results, **options):
-        found.append(config)
-        return Folder.create(results / config.run_name, {"task": "finetune", **config.to_dict()})
-
-    monkeypatch.setattr(training_runs, "finetune_run", note)
-    return found
-
-
-def test_preset_sets_what_was_not_given(cli, asked, tmp_path):
-    outcome = cli(
-        *("finetune", "--preset", "berriche2025", "--epochs", 3, "--learning-rate", "1e-4"),
-        *("--param", "inner_scale=1", "--results", tmp_path),
-    )
-    assert outcome.code == 0 and "leaves unknown" in outcome.err
-    (config,) = asked
-    assert (config.epochs, config.learning_rate) == (3, 1e-4)  # as given, also where it is the default
-    given = {"epochs", "learning_rate", "objective_params"}
-    for name, value in BERRICHE2025.items():
-        if name not in given:
-            assert getattr(config, name) == value
-    assert config.objective_params == {"quantization_weight": 0.01, "inner_scale": 1}
-
-
-def test_parameters_win_over_the_preset(cli, asked, tmp_path):
-    words = ["finetune", "--preset", "berriche2025", "-p", "quantization_weight=0.5", "--results", tmp_path]
-    assert cli(*words).code == 0
-    assert asked[0].objective_params == {"quantization_weight": 0.5}
-
-
-def test_preset_gives_an_objective_only_what_it_takes(cli, asked, tmp_path):
-    words = ["finetune", "--preset", "berriche2025", "--objective", "hyp2", "--results", tmp_path]
-    assert cli(*words).code == 0
-    assert asked[0].objective_params == {} and asked[0].weight_decay == 5e-4
-
-
-def test_several_seeds_are_several_runs(cli, asked, tmp_path):
-    outcome = cli("finetune", "--seeds", "0-2", "--results", tmp_path)
-    assert [config.seed for config in asked] == [0, 1, 2]
-    assert len(outcome.out.splitlines()) == 3
-    assert not math.isnan(asked[0].learning_rate)
-
-
-# Downloads
-
-
-def test_download_says_where_it_went(cli, monkeypatch, tmp_path):
-    from hashrobust import datasets
-
-    loaded = datasets.load_dataset("digits")
-    asked = []
-
-    def fetch(name, **options):
-        asked.append((name, options["download"]))
-        return loaded
-
-    monkeypatch.setattr(datasets, "load_dataset", fetch)
-    outcome = cli("data", "mnist", "--download", "--data-dir", tmp_path)
-    assert outcome.code == 0 and asked == [("mnist", True)]
-    assert str(tmp_path) in outcome.err
-
-
-def test_failed_download_is_the_machines_fault(cli, monkeypatch, tmp_path):
-    import torchvision.datasets
-
-    def fail(root, download):
-        raise OSError("no network")
-
-    monkeypatch.setattr(torchvision.datasets, "MNIST", fail)
-    outcome = cli("data", "mnist", "--download", "--data-dir", tmp_path)
-    assert outcome.code == 1 and outcome.out == ""
-    assert outcome.err.startswith("error: mnist could not be downloaded") and outcome.err.count("\n") == 1
 
 
 # Pipes
