@@ -70,7 +70,8 @@ def finetune(
         checkpoints=checkpoints,
         progress=progress,
     ).run()
-    if len(model.encode(data.validation).unique(dim=0)) == 1:
+    codes = model.encode(data.validation)
+    if bool((codes == codes[:1]).all()):
         progress.say(
             "every validation image has the same code, so mAP is at chance: start from pre-trained weights, "
             "or try another objective, learning rate or batch size"
