@@ -37,7 +37,12 @@ def command(
     attack: Annotated[
         list[str], typer.Option(help="See `hashrobust list attacks`; several: repeat or a,b.")
     ] = ["center"],  # noqa: B006
-    epsilon: Annotated[list[str], typer.Option(help="8/255; several: repeat or 2/255,8/255.")] = ["8/255"],  # noqa: B006
+    epsilon: Annotated[
+        list[str],
+        typer.Option(
+            help="Such as 8/255; several: repeat or 2/255,8/255.", show_default="the preset's, else 8/255"
+        ),
+    ] = [],  # noqa: B006
     gradient: Annotated[
         list[str],
         typer.Option(
@@ -95,7 +100,7 @@ def command(
         )
         for name in split_list(attack)
         for params in [_fitting(name, given, progress) | parse_params(param)]
-        for radius in [parse_epsilon(text) for text in split_list(epsilon)]
+        for radius in [parse_epsilon(text) for text in split_list(epsilon)] or [_own_epsilon(name, preset)]
         for through in split_list(gradient)
     ]
     configs = _distinct(asked, progress)
@@ -125,6 +130,13 @@ def command(
     if picture:
         progress.say(f"pictures: {folder.path}/attacks/*/{PICTURE}")
     progress.say(f"next: hashrobust report {folder.path.parent}")
+
+
+def _own_epsilon(name: str, preset: str | None) -> float:
+    """The epsilon that the preset publishes, or the attack's default."""
+    from hashrobust.attacks import build_attack
+
+    return build_attack(name, preset=preset).epsilon
 
 
 def _fitting(name: str, given: dict[str, Any], progress: ConsoleProgress) -> dict[str, Any]:

@@ -85,3 +85,15 @@ def test_failed_download_is_the_machines_fault(cli, monkeypatch, tmp_path):
     outcome = cli("data", "mnist", "--download", "--data-dir", tmp_path)
     assert outcome.code == 1 and outcome.out == ""
     assert outcome.err.startswith("error: mnist could not be downloaded") and outcome.err.count("\n") == 1
+
+
+def test_an_attack_preset_brings_its_epsilon_unless_one_is_given(cli, monkeypatch, tmp_path):
+    from hashrobust.experiments import attack_runs, store
+
+    asked = []
+    monkeypatch.setattr(store, "find_run", lambda run, results: None)
+    monkeypatch.setattr(attack_runs, "attack_cost", lambda run, config, **rest: asked.append(config) or "")
+    base = ["attack", "some-run", "--attack", "hag", "--dry-run"]
+    for words in (["--preset", "original"], ["--preset", "original", "--epsilon", "4/255"], []):
+        assert cli(*base, *words).code == 0
+    assert [config.epsilon for config in asked] == pytest.approx([10 / 255, 4 / 255, 8 / 255])
