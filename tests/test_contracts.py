@@ -104,11 +104,13 @@ def test_every_attack_runs_on_a_model_and_stays_in_the_ball(
 ) -> None:
     model = hash_model()
     convert(model, rule)
-    codes = model.encode(torch.rand(30, 1, 16, 16, generator=torch.Generator().manual_seed(1)))
+    known = torch.rand(30, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    codes = model.encode(known)
     labels = torch.arange(30) % 3
     context = AttackContext(
         train_codes=codes,
         train_labels=labels,
+        train_images=known,
         database_codes=codes,
         database_labels=labels,
         targets=draw_targets(LABELS, labels),

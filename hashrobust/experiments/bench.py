@@ -142,6 +142,7 @@ class Bench:
         return AttackContext(
             train_codes=self._tensor(train.codes),
             train_labels=self._tensor(train.labels),
+            train_images=lambda positions: self.data.train.load(positions).to(self.device),
             database_codes=self._tensor(database.codes),
             database_labels=self._tensor(database.labels),
             targets=None if self.targets is None else self.targets[start:stop].to(self.device),

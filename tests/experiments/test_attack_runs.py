@@ -125,6 +125,11 @@ def test_noise_needs_no_gradient_and_aims_at_nothing(run: Folder, small: Any) ->
     assert "theory_map" not in found and found["gradient_evaluations"] == 0
 
 
+def test_training_images_are_at_hand_for_a_universal_perturbation(run: Folder, small: Any) -> None:
+    attack = attack_run(run, replace(small.attack, attack="uap", params={"steps": 6, "fit_batch": 8}))
+    assert 0 < metrics(attack)["linf_max"] <= EPSILON * (1 + 1e-6)
+
+
 def test_following_the_rule_is_recorded_as_another_gradient(run: Folder, small: Any) -> None:
     found = metrics(attack_run(run, replace(small.attack, gradient="rule")))
     assert 0 < found["gradient_cosine"] < 0.999 and found["gradient_check_passed"]
