@@ -28,11 +28,16 @@ class BestIterates:
 
     @torch.no_grad()
     def offer(self, images: Tensor, outputs: Tensor) -> Tensor:
-        """Keep each sample that beats its best: by hard codes, ties by the relaxed; its relaxed objective."""
+        """Keep each sample that beats its best: by hard codes, ties by the relaxed.
+
+        Returns the relaxed objective (B,), infinite where the outputs are not numbers.
+        """
         hard, relaxed = self._scores(images, outputs)
-        better = (hard < self._hard) | ((hard == self._hard) & (relaxed < self._relaxed))
         # Outputs that are not numbers have no code: such an iterate is never the best.
-        better &= outputs.isfinite().all(dim=1) & ~self.finished
+        finite = outputs.isfinite().all(dim=1)
+        relaxed = torch.where(finite, relaxed, torch.inf)
+        better = (hard < self._hard) | ((hard == self._hard) & (relaxed < self._relaxed))
+        better &= finite & ~self.finished
         self._hard = torch.where(better, hard, self._hard)
         self._relaxed = torch.where(better, relaxed, self._relaxed)
         self._images[better] = images.detach()[better]

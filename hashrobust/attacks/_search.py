@@ -142,8 +142,7 @@ class SearchAttack(Attack):
             outputs = self._ask(model, proposal, number, best, queries)
             queries += ~best.finished
             answer = best.offer(proposal, outputs)
-            # False for what is not a number.
-            accepted = (answer <= value) & outputs.isfinite().all(dim=1) & ~best.finished
+            accepted = (answer <= value) & ~best.finished
             present = torch.where(accepted[:, None, None, None], proposal, present)
             value = torch.where(accepted, answer, value)
             best.finish_at(-1.0)

@@ -49,7 +49,6 @@ class Square(SearchAttack):
 
 def _stretch(number: Tensor, side: int, length: int) -> Tensor:
     """Which of `length` places lie in a stretch of `side` places that begins at random, (B, length)."""
-    # The product may round up to the number of beginnings.
-    first = (number * (length - side + 1)).long().clamp(max=length - side)[:, None]
+    first = (number * (length - side + 1)).long()[:, None]
     places = torch.arange(length, device=number.device)[None, :]
     return (places >= first) & (places < first + side)

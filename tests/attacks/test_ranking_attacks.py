@@ -156,16 +156,38 @@ def test_lowers_average_precision_at_least_as_far_as_any_known_code_of_a_free_mo
 
 def test_ap_leaves_the_own_code_where_nothing_is_relevant(scene: Any) -> None:
     labels = torch.zeros(6, 4, dtype=torch.uint8)
-    labels[3, 0] = 1
+    labels[3, 0] = labels[4, 3] = 1
+    seen = scene.context.train_labels != 3
+    context = AttackContext(
+        train_codes=scene.context.train_codes[seen],
+        train_labels=torch.eye(4, dtype=torch.uint8)[scene.context.train_labels[seen]],
+    )
     attack = build_attack("ap", steps=12)
-    result = attack.run(scene.model, scene.images, labels=labels, context=scene.context)
+    result = attack.run(scene.model, scene.images, labels=labels, context=context)
     own = torch.where(scene.model(scene.images) >= 0, 1.0, -1.0)
-    theory = attack.theory_codes(own, labels, scene.context)
-    assert theory is not None and torch.equal(theory[0], -own[0])
     alone = [0, 1, 2, 4, 5]
+    theory = attack.theory_codes(own, labels, context)
+    assert theory is not None and torch.equal(theory[alone], -own[alone])
     assert result.clean_objective[alone].tolist() == [1.0] * 5
     assert 0 < result.clean_objective[3] < 1
     assert (result.objective[alone] < 1).all()
+
+
+@pytest.mark.parametrize("name", ["ap", "center-multi"])
+def test_theory_codes_are_the_lowest_of_the_candidates(name: str) -> None:
+    labels, context = clustered()
+    codes, train_labels = context.train_codes, torch.eye(4)[context.train_labels]
+    assert codes is not None
+    hot = torch.eye(4)[labels]
+    own = center_codes(hot, codes, train_labels, fallback=codes[:4])
+    candidates = list(other_centers(own, hot, replace(context, train_labels=train_labels), 3).unbind(dim=1))
+    if name == "ap":
+        candidates.append(-own)
+    scores = [average_precision(each, codes, labels, context.train_labels) for each in candidates]
+    assert (np.max(scores, axis=0) > np.min(scores, axis=0)).all()
+    theory = build_attack(name).theory_codes(codes[:4], labels, context)
+    found = average_precision(theory, codes, labels, context.train_labels)
+    assert abs(found - np.min(scores, axis=0)).max() < 1e-9
 
 
 def slow_others(label: Tensor, own: Tensor, context: AttackContext, count: int) -> list[Tensor]:

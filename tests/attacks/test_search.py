@@ -290,3 +290,28 @@ def test_answers_that_are_not_numbers_change_nothing(scene: Any) -> None:
 
     result = build_attack("square", budget=9).run(model, scene.images)
     assert torch.equal(result.images, scene.images) and not result.finished.any()
+
+
+def test_a_proposal_without_an_answer_is_not_built_upon(scene: Any) -> None:
+    calls = 0
+
+    def model(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.full((len(x), 4), float("nan") if calls % 3 == 0 else 1.0)
+
+    ask, seen = recorded(model)
+    build_attack("square", budget=40, share=1 / 64, oracle="codes")(ask, scene.images)
+    # All other answers are equal, and so accepted: each proposal is one pixel away from the last of those.
+    for number in range(3, 40):
+        last = seen[number - 1 if number % 3 else number - 2] if number > 2 else seen[1]
+        changed = (seen[number] != last).any(dim=1).flatten(1).sum(dim=1)
+        assert (changed <= 1).all()
+
+
+def test_draws_do_not_repeat(scene: Any) -> None:
+    attack: Any = build_attack("random-search", budget=700)
+    moves = list(attack._moves(scene.images[:2], torch.tensor([3, 4])))
+    assert len(moves) == 699
+    signs = torch.stack([up.flatten(1) for _, up in moves])
+    assert len(torch.unique(signs.flatten(0, 1).int(), dim=0)) == 2 * 699

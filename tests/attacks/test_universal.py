@@ -45,6 +45,41 @@ def test_targeted_it_is_the_same_for_the_same_target(scene: Any) -> None:
     assert not torch.allclose(changes[0], changes[1], atol=1e-3)
 
 
+def test_equals_a_slow_loop_over_training_images(scene: Any) -> None:
+    steps, size, epsilon, step_size = 15, 6, 0.04, 0.01
+    train, context, drawn = scene.context.train_images, scene.context, []
+
+    def load(rows: Tensor) -> Tensor:
+        drawn.append(rows)
+        return train[rows]
+
+    attack = build_attack(
+        "uap",
+        steps=steps,
+        fit_batch=size,
+        epsilon=epsilon,
+        step_size=step_size,
+        alpha=0.7,
+        random_start=False,
+    )
+    got = attack(scene.model, scene.images, context=replace(context, train_images=load))
+    center = build_attack("center")
+    total = torch.zeros_like(train[0])
+    for rows in drawn:
+        codes = torch.where(scene.model(train[rows]) >= 0, 1.0, -1.0)
+        away = center.theory_codes(codes, context.train_labels[rows], context)
+        gradient = torch.zeros_like(total)
+        for row, opposite in zip(rows.tolist(), away, strict=True):  # type: ignore[arg-type]
+            x = (train[row] + total).clamp(0, 1).requires_grad_(True)
+            loss = -(torch.tanh(0.7 * scene.model(x[None])[0]) * opposite).mean()
+            gradient += torch.autograd.grad(loss, x)[0]
+        total = (total - step_size * gradient.sign()).clamp(-epsilon, epsilon)
+    assert len(drawn) == steps and (total.abs() == epsilon).any() and (total.abs() < epsilon - 1e-3).any()
+    expected = (scene.images + total).clamp(0, 1)
+    # Where the summed gradient vanishes but for rounding, its sign is a matter of luck.
+    assert ((got - expected).abs() < 1e-5).float().mean() > 0.97
+
+
 def test_a_loader_and_a_tensor_of_training_images_are_the_same(scene: Any) -> None:
     attack = build_attack("uap", steps=4, fit_batch=5)
     images, asked = scene.context.train_images, []
@@ -109,7 +144,8 @@ def test_zero_and_nonfinite_gradients_are_counted(scene: Any) -> None:
     def broken(x: Tensor) -> Tensor:
         return scene.model(x) + 0 * (0 * x[:, 0, :1, 0]).sqrt()
 
-    result = build_attack("uap", steps=4).run(broken, scene.images, context=scene.context)
+    attack = build_attack("uap", steps=4, optimizer="adam", step_size=0.02)
+    result = attack.run(broken, scene.images, context=scene.context)
     assert (result.nonfinite_gradients == 4).all() and (result.zero_gradients == 0).all()
     assert result.images.isfinite().all()
 
