@@ -25,8 +25,8 @@ class CenterMulti(GradientAttack):
     `center` attack toward the center code of each of the `others` label vectors that share no label with
     the query and lie nearest to its own center by Hamming distance (see `other_centers`). Each sample
     keeps the iterate of lowest average precision against the training codes, that is the estimate of
-    what the attack is scored by; agreement with the own center would prefer runs that stop half-way
-    between the centers. Ties: nearest to the first of the other centers.
+    what the attack is scored by; agreement with the own center would reward leaving that center in
+    any direction, not the arrival at another. Ties: nearest to the first of the other centers.
     The shared parameters are those of `GradientAttack`; each restart is one toward each center.
 
     Args:
