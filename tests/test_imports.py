@@ -28,6 +28,7 @@ FREE = {"__init__", "__main__"}
 NO_TORCH = ("reports", "metrics")
 TORCH_FREE_FILES = (
     "experiments/store.py",
+    "experiments/files.py",
     "experiments/config.py",
     "options.py",
     "progress.py",

@@ -47,7 +47,8 @@ def command(
         info = dataset_info(name, data_dir=data_dir)
         if download:
             progress.say(f"{name} is in '{data_folder(data_dir)}'")
-        say_skipped(data, progress)
+        for line in data.skipped_lines():
+            progress.say(line)
     facts = _passport(info) | (_content(data) if data is not None else {})
     if json:
         print_json(facts)
@@ -55,19 +56,6 @@ def command(
     stdout.print(key_value_table(name, [(key, _words(value)) for key, value in facts.items()]))
     if info.present is False:
         progress.say(f"{name} is not here: {info.fetch}")
-
-
-def say_skipped(data: RetrievalDataset, progress: ConsoleProgress) -> None:
-    """Name the files that the dataset left out."""
-    if not data.skipped:
-        return
-    progress.say(f"{data.name}: {len(data.skipped)} files are left out")
-    for reason in data.skipped[:NAMED]:
-        progress.say(f"  {reason}")
-    if len(data.skipped) > NAMED:
-        progress.say(
-            f"  and {len(data.skipped) - NAMED} more: `hashrobust data {data.name} --json` names all"
-        )
 
 
 def _passport(info: DatasetInfo) -> dict[str, Any]:

@@ -128,6 +128,15 @@ class RetrievalDataset:
         std = (squares / pixels - mean.square()).clamp(min=0).sqrt().clamp(min=SMALLEST_STD)
         return tuple(mean.tolist()), tuple(std.tolist())
 
+    def skipped_lines(self, named: int = 5) -> list[str]:
+        """What was left out, in lines for a reader: how many, and the first `named` with their reasons."""
+        if not self.skipped:
+            return []
+        more = len(self.skipped) - named
+        tail = [f"  and {more} more: `hashrobust data {self.name} --json` names all"] if more > 0 else []
+        head = f"{self.name}: {len(self.skipped)} files are left out"
+        return [head, *(f"  {reason}" for reason in self.skipped[:named]), *tail]
+
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean pixel of each channel over the train split, in [0, 1]."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -178,9 +179,11 @@ class Folder:
         return writing(self.path / name)
 
     def write_json(self, name: str, content: Any) -> None:
-        """Write and seal a JSON file."""
+        """Write and seal a JSON file; numbers that JSON has no word for become null."""
         with self.writing(name) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+            temporary.write_text(
+                json.dumps(_finite(content), indent=1, sort_keys=True, allow_nan=False) + "\n"
+            )
         self.seal(name)
 
     def read_json(self, name: str, *, made_by: str) -> Any:
@@ -239,6 +242,14 @@ class Folder:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _without_none(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,8 @@ def pretrain_run(
     place = choose_device(device)
     backbones[config.backbone]
     data = _load_data(config, data_dir)
+    for line in data.skipped_lines():
+        progress.say(line)
     with torch.random.fork_rng():
         torch.manual_seed(key_seed("init", config.seed))
         model = Classifier(config.backbone, len(data.classes), **_shape(data), mean=data.mean, std=data.std)
@@ -103,6 +105,8 @@ def finetune_run(
     backbones[config.backbone]
     rules[config.rule]
     data = _load_data(config, data_dir)
+    for line in data.skipped_lines():
+        progress.say(line)
     objective = objective_for(data, config.objective, config.bits, config.objective_params, seed=config.seed)
     config, weights = resolve_weights(config, results)
     model = _starting_model(config, data, weights)

@@ -167,6 +167,16 @@ def test_data_names_skipped_files_with_their_count(cli, folder_dataset):
         assert name in outcome.err
 
 
+def test_finetune_names_skipped_files(cli, folder_dataset, tmp_path):
+    (folder_dataset / "crow" / "empty.png").touch()
+    outcome = cli(
+        *("finetune", "--dataset", f"folder:{folder_dataset}", "--image-size", 16, "--bits", 8),
+        *("--epochs", 1, "--threads", 1, "--results", tmp_path / "new"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert "1 files are left out" in outcome.err and "crow/empty.png" in outcome.err
+
+
 def test_class_with_one_image(cli, folder_dataset, tmp_path):
     write_images(folder_dataset / "lark", 1, 2)
     outcome = cli("finetune", "--dataset", f"folder:{folder_dataset}", "--results", tmp_path / "new")

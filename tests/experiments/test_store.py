@@ -269,3 +269,15 @@ def test_foreign_arrays(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=message):
             read_array(tmp_path / name)
+
+
+def test_json_holds_null_for_numbers_that_json_has_no_word_for(tmp_path):
+    folder = Folder.create(tmp_path / "run", {"task": "finetune"})
+    folder.write_json("metrics.json", {"psnr": float("inf"), "theory": [float("nan"), 0.5], "map": 1.0})
+    text = (folder.path / "metrics.json").read_text()
+    assert "Infinity" not in text and "NaN" not in text
+    assert folder.read_json("metrics.json", made_by="attack") == {
+        "psnr": None,
+        "theory": [None, 0.5],
+        "map": 1.0,
+    }
