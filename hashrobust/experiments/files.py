@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,14 +37,14 @@ def writing(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the place cannot be written (read-only, full, no such folder).
     """
+    # The name is chosen before the file is made, so that no interruption can leave it behind unknown.
+    temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(4)}.{path.name}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY, suffix="." + path.name)
-        os.close(handle)
     except OSError as error:
         raise _unwritable(path, error) from error
-    temporary = Path(name)
     try:
+        temporary.touch(mode=0o600, exist_ok=False)
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)

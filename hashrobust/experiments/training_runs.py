@@ -42,6 +42,9 @@ from hashrobust.training import TrainingResult, finetune, objective_for, pretrai
 
 MODEL = "model.safetensors"
 FEEDBACK = "feedback.safetensors"
+# Named, since rows that were read back from a checkpoint have their keys in another order.
+HISTORY = ["epoch", "loss", "validation_map", "learning_rate"]
+ALIGNMENT = ["epoch", "layer", "angle_degrees", "norm_ratio"]
 
 
 def pretrain_run(
@@ -245,9 +248,9 @@ def _say_conversion(report: ConversionReport, progress: Progress) -> None:
 
 
 def _store_training(folder: Folder, model: Network, result: TrainingResult, seconds: float) -> None:
-    folder.write_table("history.csv", pd.DataFrame(result.history))
+    folder.write_table("history.csv", pd.DataFrame(result.history, columns=HISTORY))
     if result.alignment:
-        folder.write_table("alignment.csv", pd.DataFrame(result.alignment))
+        folder.write_table("alignment.csv", pd.DataFrame(result.alignment, columns=ALIGNMENT))
     with folder.writing(MODEL) as temporary:
         save_model(model, temporary)
     folder.seal(MODEL)

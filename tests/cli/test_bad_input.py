@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import re
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -322,16 +321,13 @@ def test_damaged_files_are_named(cli, results, run_folder, name):
 
 @pytest.mark.parametrize(
     ("code", "where"),
-    [(errno.EROFS, "mkstemp"), (errno.ENOSPC, "replace"), (errno.EACCES, "mkstemp")],
+    [(errno.EROFS, "touch"), (errno.ENOSPC, "replace"), (errno.EACCES, "touch")],
 )
 def test_results_that_cannot_be_written(cli, tmp_path, monkeypatch, code, where):
     def refuse(*arguments, **options):
         raise OSError(code, "not here")
 
-    if where == "mkstemp":
-        monkeypatch.setattr(tempfile, "mkstemp", refuse)
-    else:
-        monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(Path, where, refuse)
     outcome = cli("finetune", "--epochs", 1, "--quiet", "--results", tmp_path / "new")
     assert_one_sentence(outcome, "cannot be written.*--results")
     assert not list((tmp_path / "new").rglob("*.safetensors"))

@@ -75,7 +75,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_commands_given_again_end_with_the_same_files(
     undisturbed: Path, tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
 ) -> None:
-    code, _ = stop(FINETUNE, tmp_path, "*/checkpoints/epoch-001.safetensors", signal.SIGKILL)
+    code, _ = stop(FINETUNE, tmp_path, "*/checkpoints/epoch-003.safetensors", signal.SIGKILL)
     (run,) = list_runs(tmp_path)
     assert code == -signal.SIGKILL and not run.has("model.safetensors") and run.damaged() == []
     (run.path / ".tmp-abcd1234.model.safetensors").write_bytes(b"half")  # what a kill may leave at worst
