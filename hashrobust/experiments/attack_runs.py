@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hashrobust.attacks import Attack, GradientAttack, build_attack
+from hashrobust.attacks import Attack, GradientAttack, SearchAttack, build_attack
 from hashrobust.errors import InputError
 from hashrobust.experiments.attack_scores import score_attack, write_examples
 from hashrobust.experiments.bench import PARTS, Bench
@@ -110,4 +110,6 @@ def describe(attack: Attack) -> dict[str, Any]:
             "step_size": attack.resolved_step_size,
             "restarts": attack.restarts,
         }
+    if isinstance(attack, SearchAttack):
+        settings |= {"budget": attack.budget, "oracle": attack.oracle}
     return settings

@@ -78,6 +78,7 @@ def _query_table(
             "flipped_bits": (crafted["codes"] != crafted["clean_codes"]).sum(axis=1),
             "objective": crafted["objective"],
             "gradient_evaluations": crafted["gradient_evaluations"],
+            "model_queries": crafted["model_queries"],
             "finished": crafted["finished"],
             "zero_gradient_share": crafted["zero_gradients"] / steps,
             "nonfinite_gradient_share": crafted["nonfinite_gradients"] / steps,
@@ -107,6 +108,7 @@ def _metrics(scores: dict[str, NDArray[np.float64]], table: pd.DataFrame) -> dic
             for name in ("l2", "mse", "psnr", "ssim", "flipped_bits")
         },
         "gradient_evaluations": float(table["gradient_evaluations"].mean()),
+        "model_queries": float(table["model_queries"].mean()),
         "zero_gradient_share": float(table["zero_gradient_share"].mean()),
         "nonfinite_gradient_share": float(table["nonfinite_gradient_share"].mean()),
     }

@@ -19,6 +19,7 @@ from hashrobust.attacks import (
     Attack,
     AttackContext,
     GradientAttack,
+    SearchAttack,
     draw_targets,
     perturbation,
     round_to_8_bits,
@@ -154,31 +155,35 @@ class Bench:
         return torch.from_numpy(array).to(self.device)
 
     def cost(self) -> str:
-        """One sentence on how long the attack will take, from a measured gradient step."""
-        seconds, steps = self.estimate()
+        """One sentence on how long the attack will take, from one measured step on one batch."""
+        seconds, steps, unit = self.estimate()
         return (
             f"{self.config.attack}, {self.config.gradient} gradient, epsilon {self.config.epsilon * 255:g}/255: "
-            f"{len(self.chosen)} images x {steps} steps, about {seconds:.0f} s"
+            f"{len(self.chosen)} images x {steps} {unit}, about {seconds:.0f} s"
         )
 
-    def estimate(self) -> tuple[float, int]:
-        """Estimated seconds and gradient steps per image, from one measured step on one batch."""
-        attack = self.attack
-        steps = attack.steps * attack.restarts if isinstance(attack, GradientAttack) else 0
-        images = self.batch(0, self.config.batch_size)
+    def estimate(self) -> tuple[float, int, str]:
+        """Estimated seconds, and the steps per image with their unit: gradient steps or model queries."""
+        attack, images = self.attack, self.batch(0, self.config.batch_size)
+        searches = isinstance(attack, SearchAttack)
+        steps = attack.budget if isinstance(attack, SearchAttack) else 0
+        if isinstance(attack, GradientAttack):
+            steps = attack.gradient_steps
         with frozen(self.model):
             self.model(images)
             started = time.perf_counter()
-            self.model(images.requires_grad_()).sum().backward()
+            z = self.model(images.requires_grad_(not searches))
+            if not searches:
+                z.sum().backward()
             step = time.perf_counter() - started
-        return step * steps * len(self.chosen) / max(len(images), 1), steps
+        return step * steps * len(self.chosen) / len(images), steps, "queries" if searches else "steps"
 
     def gradient_facts(self) -> dict[str, Any]:
         """The checks of `gradient_facts` on the first queries, with the attacker's gradient."""
         with self.attacker() as through:
             if self.config.gradient == "rule" and isinstance(self.attack, GradientAttack):
                 # The draw of the last step, whether or not this process has made that step.
-                redraw_feedback(through, self.config.seed, self.attack.restarts - 1, self.attack.steps - 1)
+                redraw_feedback(through, self.config.seed, self.attack.descents - 1, self.attack.steps - 1)
             return gradient_facts(self.model, through, self.batch(0, 8))
 
     def craft(self, folder: Folder, progress: Progress) -> Crafted:
@@ -218,6 +223,7 @@ class Bench:
             "targets": torch.zeros(0) if self.targets is None else self.targets[start:stop],
             "objective": result.objective,
             "gradient_evaluations": result.gradient_evaluations,
+            "model_queries": result.queries,
             "finished": result.finished,
             "zero_gradients": result.zero_gradients,
             "nonfinite_gradients": result.nonfinite_gradients,
