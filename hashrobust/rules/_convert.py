@@ -170,13 +170,16 @@ def _called(model: nn.Module, probe: Tensor) -> set[nn.Module]:
     """The modules that a forward pass calls; the model and the random state are as before."""
     called: set[nn.Module] = set()
     training = {module: module.training for module in model.modules()}
-    # The hooks also keep torch's transformer layers off their fast path, which calls no submodule.
     hooks = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in training]
+    # On their fast path torch's transformer layers call no submodule.
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)
         model.eval()
         with torch.no_grad(), torch.random.fork_rng():
             model(probe)
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
         for hook in hooks:
             hook.remove()
         for module, mode in training.items():

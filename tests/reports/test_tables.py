@@ -188,7 +188,7 @@ def test_latex_leaves_no_bare_special_letter(frame):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_numbers_survive_files_exactly(frame, tmp_path, suffix):
     path = write_frame(frame, tmp_path / f"results{suffix}")
-    back = pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
+    back = pd.read_csv(path, float_precision="round_trip") if suffix == ".csv" else pd.read_parquet(path)
     assert list(back.columns) == list(frame.columns)
     for column in ("map", "epsilon", "masking_gap", "clean_map"):
         assert back[column].equals(frame[column])
