@@ -28,9 +28,10 @@ _THEORY: Row = {"color": "0.45", "linestyle": "-.", "linewidth": 1.2, "label": "
 
 @styled
 def map_against_epsilon(frame: pd.DataFrame, path: Path, *, also: Sequence[str] = ()) -> list[Path]:
-    """mAP (t-mAP of targeted attacks) against epsilon, a panel an attack and objective, a colour a
-    rule; exact gradient solid, rule gradient dashed; bands are one standard deviation over seeds,
-    or the 95% interval over queries where there is one seed.
+    """mAP (t-mAP of targeted attacks) against epsilon, a panel an attack and objective, a colour a rule.
+
+    Exact gradient solid, rule gradient dashed, another rule's feedback dotted in that rule's colour;
+    bands are one standard deviation over seeds, or the 95% interval over queries for one seed.
 
     Raises:
         InputError: the frame holds no attack.
@@ -90,7 +91,7 @@ def _draw_line(axis: Axes, line: pd.DataFrame, metric: str, extra: Sequence[str]
         low, high = (line[f"{metric}_{side}"].to_numpy(dtype=float) for side in ("low", "high"))
     clean = first[f"clean_{metric}"]
     epsilons = 255 * np.array([0.0, *line["epsilon"]])
-    colour = colour_of(str(first["rule"]))
+    colour = _colour(first)
     axis.plot(
         epsilons,
         100 * np.array([clean, *score]),
@@ -106,8 +107,13 @@ def _stroke(row: Row) -> dict[str, Any]:
     gradient = str(row["gradient"])
     if not labels.is_rule_gradient(gradient):
         return {"linestyle": "-", "marker": "o", "markersize": 4}
-    marker = "s" if gradient == "rule" else "^"
-    return {"linestyle": "--", "marker": marker, "markersize": 4, "markerfacecolor": "white"}
+    dashes, marker = ("--", "s") if gradient == "rule" else (":", "^")
+    return {"linestyle": dashes, "marker": marker, "markersize": 4, "markerfacecolor": "white"}
+
+
+def _colour(row: Row) -> str:
+    """That of the rule, or of the rule whose feedback the attacker borrowed."""
+    return colour_of(str(row["gradient"]).partition(":")[2] or str(row["rule"]))
 
 
 def _line_name(row: Row, extra: Sequence[str]) -> str:
@@ -154,7 +160,7 @@ def _draw_gaps(axis: Axes, panel: pd.DataFrame) -> None:
         first = records(group)[0]
         places = [epsilons.index(e) + (position - (len(groups) - 1) / 2) * width for e in group["epsilon"]]
         gaps = 100 * group["masking_gap"].to_numpy(dtype=float)
-        colour = colour_of(str(first["rule"]))
+        colour = _colour(first)
         control = str(first["gradient"]) != "rule"
         axis.bar(
             places,

@@ -2,6 +2,7 @@
 # The first look on Fashion-MNIST: every command behind the tables and figures beside this file.
 # Resumes where it stopped; run it from the root of the checkout with `hashrobust` on the PATH.
 set -eu
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 results=results/first-look
 attacked="--queries 200 --steps 50 --no-picture --results $results"
 
