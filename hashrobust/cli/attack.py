@@ -169,11 +169,11 @@ def _distinct(asked: list[AttackConfig], progress: ConsoleProgress) -> list[Atta
 
 
 def _draw(attack: Folder, overwrite: bool) -> None:
-    from hashrobust.reports.pictures import attack_examples
+    from hashrobust.reports.write import draw_examples
 
     drawn = attack.path / PICTURE
     if overwrite or not drawn.exists():
-        attack_examples(attack.file("examples/examples.npz", made_by="attack"), drawn)
+        draw_examples(attack, drawn)
 
 
 def _print_table(run: Folder, done: list[Folder]) -> None:

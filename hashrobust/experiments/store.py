@@ -204,11 +204,7 @@ class Folder:
         import pandas as pd
 
         path = self.file(name, made_by=made_by)
-        return (
-            pd.read_csv(path, float_precision="round_trip")
-            if name.endswith(".csv")
-            else pd.read_parquet(path)
-        )
+        return pd.read_csv(path) if name.endswith(".csv") else pd.read_parquet(path)
 
     def write_arrays(self, name: str, arrays: Mapping[str, Any], *, seal: bool = True) -> None:
         """Write arrays as .npz, and seal the file unless it is temporary."""

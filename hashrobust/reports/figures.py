@@ -262,6 +262,7 @@ def _panel_title(row: Any) -> str:
 
 def _grid(count: int, *, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
     columns = min(columns, count)
+    width *= 1.6 if count == 1 else 1  # room for the legend below
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = [figure.add_subplot(rows, columns, position + 1) for position in range(count)]

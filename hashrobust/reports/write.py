@@ -113,7 +113,7 @@ def _figures(
     examples = _with_examples(frame, runs)
     for what, found, draw in (
         ("training curves", trained, _draw_training),
-        ("examples", examples, _draw_examples),
+        ("examples", examples, draw_examples),
     ):
         written += _draw_each(found, draw, output / what.replace(" ", "_"), first, also)
         if len(found) > PICTURES:
@@ -145,7 +145,8 @@ def _draw_training(run: Folder, path: Path, also: Sequence[str]) -> list[Path]:
     return training_curves(history, alignment, path, also=also)
 
 
-def _draw_examples(attack: Folder, path: Path, also: Sequence[str]) -> list[Path]:
+def draw_examples(attack: Folder, path: Path, also: Sequence[str] = ()) -> list[Path]:
+    """The picture of an attack folder's examples, its title naming attack, epsilon, gradient and run."""
     config = attack.config
     gradient = str(config.get("gradient", "exact"))
     title = f"{config['attack']}, {labels.epsilon(config['epsilon'])}, {gradient} gradient"

@@ -188,11 +188,12 @@ def test_latex_leaves_no_bare_special_letter(frame):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_numbers_survive_files_exactly(frame, tmp_path, suffix):
     path = write_frame(frame, tmp_path / f"results{suffix}")
-    back = pd.read_csv(path, float_precision="round_trip") if suffix == ".csv" else pd.read_parquet(path)
+    # As text, since not every version of pandas reads decimals exactly.
+    back = pd.read_csv(path, dtype=str) if suffix == ".csv" else pd.read_parquet(path)
     assert list(back.columns) == list(frame.columns)
     for column in ("map", "epsilon", "masking_gap", "clean_map"):
-        assert back[column].equals(frame[column])
-    assert back["map"].max() <= 1.0
+        assert back[column].map(float).equals(frame[column])
+        assert back[column].map(float).max() <= 1.0
 
 
 def test_unwritable_place_is_told(frame, tmp_path):

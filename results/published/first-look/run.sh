@@ -34,3 +34,5 @@ for attack in noise center hag sdha; do
 done
 
 hashrobust report $results --output results/published/first-look --format csv,md,tex,png
+hashrobust report $results --filter attack=center --filter backbone=resnet20 --format png \
+  --output results/published/first-look/center-resnet20
