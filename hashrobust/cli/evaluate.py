@@ -23,6 +23,10 @@ def command(
     labels: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Query and database labels as .npy.")
     ] = None,
+    features: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Real-valued outputs behind the codes as .npy, for the style h2q."),
+    ] = None,
     k: Annotated[
         int | None,
         typer.Option(
@@ -42,8 +46,10 @@ def command(
         raise InputError(
             "name either a run, or --codes QUERY.npy DATABASE.npy with --labels QUERY.npy DATABASE.npy"
         )
-    if run is not None and (labels is not None or k is not None):
-        raise InputError("--labels and -k belong to --codes: a run has its own labels and list length")
+    if run is not None and any(given is not None for given in (labels, features, k)):
+        raise InputError(
+            "--labels, --features and -k belong to --codes: a run has its own labels and list length"
+        )
     progress = ConsoleProgress(quiet=quiet)
     if run is not None:
         from hashrobust.experiments.retrieval_runs import evaluate_run
@@ -56,13 +62,18 @@ def command(
         title = folder.name
     else:
         from hashrobust.experiments.external import read_array
-        from hashrobust.metrics import retrieval_metrics
+        from hashrobust.metrics import mean_average_precision, retrieval_metrics
 
         assert codes is not None
         if labels is None:
             raise InputError("--codes needs --labels QUERY.npy DATABASE.npy as well")
         arrays = [read_array(path) for path in (*codes, *labels)]
         metrics = retrieval_metrics(*arrays, k=k)
+        if features is not None:
+            query, database = (read_array(path) for path in features)
+            metrics["map_style_h2q"] = mean_average_precision(
+                *arrays, k=k, style="h2q", query_features=query, database_features=database
+            )
         title = f"{codes[0].name} against {codes[1].name}"
     if json:
         print_json(metrics)

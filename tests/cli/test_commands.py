@@ -158,6 +158,20 @@ def test_codes_of_others_are_scored(cli, tmp_path):
     assert metrics["map"] == pytest.approx(1.0) and metrics["map_at_k"] == pytest.approx(1.0)
 
 
+def test_features_of_others_break_ties_as_h2q_does(cli, tmp_path):
+    """One code for all: only the features can tell the relevant half from the other."""
+    labels = np.arange(10) % 2
+    arrays = {"c": np.ones((10, 8), dtype=np.int8), "l": labels, "f": np.eye(2)[labels] + 0.01}
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    c, label, f = (tmp_path / f"{name}.npy" for name in arrays)
+    words = ["evaluate", "--codes", c, c, "--labels", label, label, "--json"]
+    assert "map_style_h2q" not in strict_json(cli(*words).out)
+    metrics = strict_json(cli(*words, "--features", f, f).out)
+    assert metrics["map_style_h2q"] == pytest.approx(1.0) and metrics["map_style_default"] < 0.7
+    assert cli("evaluate", RUN, "--features", f, f).code == 2
+
+
 def test_search_marks_relevant_results_and_draws_them(cli, results, tmp_path):
     words = ["search", RUN, "--query", 3, "-k", 20, "--results", results]
     hits = strict_json(cli(*words, "--json", "--output", tmp_path / "found.png").out)
