@@ -36,3 +36,4 @@ done
 hashrobust report $results --output results/published/first-look --format csv,md,tex,png
 hashrobust report $results --filter attack=center --filter backbone=resnet20 --format png \
   --output results/published/first-look/center-resnet20
+python results/published/first-look/paired.py $results >results/published/first-look/paired.csv
