@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -39,6 +40,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, feature_dim) of normalised images (B, channels, H, W)."""
+
+    @classmethod
+    def imagenet_file(cls) -> Path | None:
+        """Where downloaded ImageNet weights lie, whether or not they are there; None if there are none."""
+        return None
 
     def imagenet_state(self, *, progress: bool = False) -> dict[str, Tensor]:
         """ImageNet weights as published, for `load_imagenet`; downloaded on first use.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from hashrobust.backbones import backbones
@@ -64,6 +66,14 @@ class TorchvisionBackbone(Backbone):
         for layer in self.children():
             features = layer(features)
         return features
+
+    @classmethod
+    def imagenet_file(cls) -> Path:
+        """The file in torch's hub folder."""
+        from torchvision.models import get_model_weights
+
+        url: str = get_model_weights(cls.architecture)["IMAGENET1K_V1"].url
+        return Path(str(torch.hub.get_dir()), "checkpoints", url.rpartition("/")[2])
 
     def imagenet_state(self, *, progress: bool = False) -> dict[str, Tensor]:
         """Torchvision's first ImageNet weights (IMAGENET1K_V1), hash-checked, kept in torch's hub folder.

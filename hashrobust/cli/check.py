@@ -11,10 +11,11 @@ from hashrobust.cli._options import DataDir, Json
 
 
 def command(data_dir: DataDir = None, json: Json = False) -> None:
-    """Say what works on this machine: versions, device, threads, FAISS, datasets."""
+    """Say what works on this machine: versions, device, threads, FAISS, weights, datasets."""
     import numpy as np
     import torch
 
+    from hashrobust.backbones import backbones
     from hashrobust.datasets import dataset_info, datasets
     from hashrobust.experiments.environment import choose_device, git_commit, versions
     from hashrobust.retrieval import HammingIndex
@@ -31,12 +32,20 @@ def command(data_dir: DataDir = None, json: Json = False) -> None:
         else "gives wrong distances: reinstall faiss-cpu",
         "working folder": str(Path.cwd()),
     }
+    files = {name: getattr(backbones[name], "imagenet_file", lambda: None)() for name in backbones}
+    weights = {
+        name: "present" if file.exists() else f"missing; `--weights imagenet` fetches it to {file}"
+        for name, file in files.items()
+        if file is not None
+    }
     infos = [dataset_info(name, data_dir=data_dir) for name in datasets]
     states = {True: "present", False: "missing", None: "name a folder"}
     if json:
-        print_json({"machine": machine, "datasets": {info.name: states[info.present] for info in infos}})
+        present = {info.name: states[info.present] for info in infos}
+        print_json({"machine": machine, "ImageNet weights": weights, "datasets": present})
         return
     stdout.print(key_value_table("this machine", list(machine.items())))
+    stdout.print(key_value_table("ImageNet weights", list(weights.items())))
     table = Table(
         "dataset", "state", "looked for in", "what fetches it", title="datasets", title_justify="left"
     )

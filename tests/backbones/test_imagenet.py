@@ -121,3 +121,13 @@ def test_loading_leaves_the_given_state_alone(published):
     resnet18(1).load_imagenet(state)
     assert state.keys() == published.keys()
     assert state["conv1.weight"].shape[1] == 3
+
+
+def test_the_file_that_a_download_leaves_is_known(tmp_path, monkeypatch):
+    from hashrobust.backbones import backbones
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    files = {name: backbones[name].imagenet_file() for name in backbones}
+    assert files["lenet"] is None and files["resnet20"] is None
+    assert files["resnet18"].parent == tmp_path / "checkpoints"
+    assert files["resnet18"].name.startswith("resnet18-") and files["resnet18"].suffix == ".pth"

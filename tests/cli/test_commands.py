@@ -250,3 +250,15 @@ def test_closed_pipe_leaves_no_traceback(words):
     process.stderr.close()
     assert process.wait(timeout=60) in (0, 1)
     assert "Traceback" not in errors and "BrokenPipe" not in errors
+
+
+def test_check_tells_which_weights_are_here(cli, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    weights = strict_json(cli("check", "--json").out)["ImageNet weights"]
+    assert set(weights) >= {"alexnet", "vgg16", "resnet18"} and "lenet" not in weights
+    assert weights["resnet18"].startswith("missing; `--weights imagenet`")
+    (tmp_path / "checkpoints" / weights["resnet18"].rpartition("/")[2]).touch()
+    assert strict_json(cli("check", "--json").out)["ImageNet weights"]["resnet18"] == "present"
