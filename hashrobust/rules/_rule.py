@@ -6,6 +6,7 @@ dL/db = sum delta; rules differ in the V of dL/dx = V^T delta, a tensor of the s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from hashrobust.registry import Registry
 
 
-class Rule:
+class Rule(ABC):
     """The feedback weight V of a layer, from its weight W and what was drawn for it."""
 
     exact: ClassVar[bool] = False
@@ -31,9 +32,9 @@ class Rule:
         """
         return None
 
+    @abstractmethod
     def feedback(self, weight: Tensor, drawn: Tensor | None, out: Tensor) -> Tensor:
         """V, in the shape of `weight`: written to `out` (same shape) and returned, or `drawn` itself."""
-        raise NotImplementedError
 
 
 rules: Registry[Rule] = Registry("rule", "hashrobust.rules")
