@@ -59,6 +59,11 @@ def _fill(folder: Folder, bench: Bench, progress: Progress) -> None:
     """Craft, score, and store what an attack folder holds; the metrics last, as they say that it is done."""
     crafted = bench.craft(folder, progress)
     facts = bench.gradient_facts()
+    if not facts["gradient_check_passed"]:
+        progress.say(
+            f"warning: exact gradients fail the finite-difference check (cosine {facts['gradient_check_cosine']:.3f}, "
+            f"{100 * facts['gradient_check_kink_share']:.0f}% kinks): see Gradients in docs/conventions.md"
+        )
     metrics, queries = score_attack(crafted, bench.codes, bench.chosen, bench.data)
     write_examples(folder, crafted, bench.codes, bench.chosen, bench.data, bench.examples())
     folder.write_table("queries.parquet", queries)

@@ -248,3 +248,22 @@ def test_unfinished_runs_are_not_attacked(small: Any, tmp_path: Path, made: Fold
     with pytest.raises(StoreError, match="run `hashrobust finetune` first"):
         attack_run(folder, small.attack)
     assert folder.attacks() == []
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_failed_gradient_check_is_said(
+    run: Folder, small: Any, passed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hashrobust.experiments.bench import Bench
+    from hashrobust.progress import Silent
+
+    facts = {
+        "gradient_check_passed": passed,
+        "gradient_check_cosine": 0.9,
+        "gradient_check_kink_share": 0.0,
+    }
+    monkeypatch.setattr(Bench, "gradient_facts", lambda self: facts)
+    said: list[str] = []
+    monkeypatch.setattr(Silent, "say", lambda self, text: said.append(text))
+    attack_run(run, small.attack, overwrite=True)
+    assert any("finite-difference check" in line for line in said) is not passed
