@@ -14,11 +14,13 @@ from hashrobust.models import frozen
 from hashrobust.objectives import objectives
 from hashrobust.registry import Registry
 from hashrobust.rules import feedback_state, load_feedback_state, redraw_feedback, rules
+from hashrobust.training.defences import defences
 
 REGISTRIES: dict[str, Registry] = {
     "attacks": attacks,
     "backbones": backbones,
     "datasets": datasets,
+    "defences": defences,
     "objectives": objectives,
     "rules": rules,
 }

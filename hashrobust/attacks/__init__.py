@@ -16,6 +16,7 @@ from ._center import center_codes  # noqa: E402
 from ._context import AttackContext, AttackResult, Clean  # noqa: E402
 from ._gradient_check import GradientCheck, check_gradient  # noqa: E402
 from ._perturbation import perturbation  # noqa: E402
+from ._random import uniform_noise  # noqa: E402
 from ._search import OracleError, SearchAttack  # noqa: E402
 from ._targets import draw_targets  # noqa: E402
 
@@ -38,6 +39,7 @@ __all__ = [
     "perturbation",
     "project",
     "round_to_8_bits",
+    "uniform_noise",
 ]
 
 

@@ -34,6 +34,7 @@ def command(
     bits: Annotated[int, typer.Option(help="Code length K.")] = 32,
     rule: Annotated[str, typer.Option(help="See `hashrobust list rules`.")] = "bp",
     feedback_scale: Annotated[str, typer.Option(help="xavier (the paper's) or matched.")] = "xavier",
+    defence: Annotated[str, typer.Option(help="none, or see `hashrobust list defences`.")] = "none",
     image_size: ImageSize = None,
     epochs: Annotated[int, typer.Option(help="At most; see --patience.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
@@ -53,6 +54,9 @@ def command(
     threads: Threads = None,
     preset: Annotated[str | None, typer.Option(help="berriche2025: the paper's training.")] = None,
     param: Params = [],  # noqa: B006
+    defence_param: Annotated[
+        list[str], typer.Option(help="A parameter of the defence, as name=value; may be repeated.")
+    ] = [],  # noqa: B006
     results: Results = Path("results"),
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -75,6 +79,8 @@ def command(
         "bits": bits,
         "rule": rule,
         "feedback_scale": feedback_scale,
+        "defence": defence,
+        "defence_params": parse_params(defence_param),
         "image_size": image_size,
         "epochs": epochs,
         "batch_size": batch_size,

@@ -14,11 +14,21 @@ from hashrobust.cli._options import Json, Plugin, Results
 from hashrobust.errors import InputError
 from hashrobust.registry import Registry, did_you_mean
 
-KINDS = ("attacks", "backbones", "datasets", "objectives", "rules")
+HOMES = {
+    "attacks": "hashrobust.attacks",
+    "backbones": "hashrobust.backbones",
+    "datasets": "hashrobust.datasets",
+    "defences": "hashrobust.training.defences",
+    "objectives": "hashrobust.objectives",
+    "rules": "hashrobust.rules",
+}
+"""The package that holds the registry of each kind."""
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="attacks, backbones, datasets, objectives, rules or runs.")],
+    what: Annotated[
+        str, typer.Argument(help="attacks, backbones, datasets, defences, objectives, rules or runs.")
+    ],
     results: Results = Path("results"),
     plugin: Plugin = [],  # noqa: B006
     json: Json = False,
@@ -37,9 +47,9 @@ def command(
 def _components(what: str) -> list[tuple[str, str]]:
     import importlib
 
-    if what not in KINDS:
-        raise InputError(f"cannot list '{what}': {did_you_mean(what, [*KINDS, 'runs'])}")
-    registry: Registry[object] = getattr(importlib.import_module(f"hashrobust.{what}"), what)
+    if what not in HOMES:
+        raise InputError(f"cannot list '{what}': {did_you_mean(what, [*HOMES, 'runs'])}")
+    registry: Registry[object] = getattr(importlib.import_module(HOMES[what]), what)
     return [(name, registry.describe(name)) for name in registry]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -42,6 +43,22 @@ def preset_values(name: str) -> tuple[Mapping[str, Any], str]:
     return PRESETS[name]
 
 
+def added(default: Any) -> Any:
+    """A field that configurations got later: left out of what is stored, and so of the names of folders,
+    while it has its default, so that older folders keep their names."""
+    return field(default_factory=lambda: copy(default), metadata={"added": default})
+
+
+def stored_values(config: Any) -> dict[str, Any]:
+    """A configuration as plain values, without `added` fields that have their default."""
+    defaults = {f.name: f.metadata["added"] for f in fields(config) if "added" in f.metadata}
+    return {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in defaults or value != defaults[name]
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(TrainingOptions):
     """What pre-training and fine-tuning share: the data, the backbone, and the loop's options."""
@@ -57,7 +74,7 @@ class TrainingConfig(TrainingOptions):
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values."""
-        return asdict(self)
+        return stored_values(self)
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
@@ -100,6 +117,7 @@ class FinetuneConfig(TrainingConfig):
 
     `weights` is `none`, `imagenet`, a safetensors file, or `run:NAME`; `weights_digest` is the
     SHA-256 of what it stands for, so that a run's name changes with the weights it starts from.
+    `defence` is `none` or a registered one, `defence_params` its own parameters.
     """
 
     weights: str = "none"
@@ -109,6 +127,8 @@ class FinetuneConfig(TrainingConfig):
     bits: int = 32
     rule: str = "bp"
     feedback_scale: str = "xavier"
+    defence: str = added("none")
+    defence_params: Mapping[str, Any] = added({})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,8 +139,9 @@ class FinetuneConfig(TrainingConfig):
 
     @property
     def run_name(self) -> str:
-        """`<dataset>-<backbone>-<objective>-<bits>-<rule>-s<seed>-<hash8>`."""
-        stem = f"{slug(self.dataset)}-{self.backbone}-{self.objective}-{self.bits}-{self.rule}-s{self.seed}"
+        """`<dataset>-<backbone>-<objective>-<bits>-<rule>[+<defence>]-s<seed>-<hash8>`."""
+        training = self.rule if self.defence == "none" else f"{self.rule}+{self.defence}"
+        stem = f"{slug(self.dataset)}-{self.backbone}-{self.objective}-{self.bits}-{training}-s{self.seed}"
         return f"{stem}-{config_hash({'task': 'finetune', **self.to_dict()})}"
 
 
@@ -155,7 +176,7 @@ class AttackConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values."""
-        return asdict(self)
+        return stored_values(self)
 
     @property
     def folder_name(self) -> str:

@@ -38,7 +38,7 @@ from hashrobust.objectives import objectives
 from hashrobust.progress import Progress, Silent
 from hashrobust.rules import ConversionReport, convert, feedback_state, load_feedback_state, rules
 from hashrobust.seeding import key_seed
-from hashrobust.training import TrainingResult, finetune, objective_for, pretrain
+from hashrobust.training import TrainingResult, build_defence, finetune, objective_for, pretrain
 
 MODEL = "model.safetensors"
 FEEDBACK = "feedback.safetensors"
@@ -111,6 +111,7 @@ def finetune_run(
     for line in data.skipped_lines():
         progress.say(line)
     objective = objective_for(data, config.objective, config.bits, config.objective_params, seed=config.seed)
+    defence = build_defence(config.defence, config.defence_params, seed=config.seed)
     config, weights = resolve_weights(config, results)
     model = _starting_model(config, data, weights)
     report = convert(model, config.rule, seed=config.seed, scale=config.feedback_scale, probe=_probe(model))
@@ -129,6 +130,7 @@ def finetune_run(
             model.to(place),
             data,
             objective=objective,
+            defence=defence,
             options=config.options,
             checkpoints=checkpoints,
             progress=progress,

@@ -21,7 +21,7 @@ from hashrobust.reports.summary import records, summarise, with_exact_twins
 
 Row = dict[str, Any]
 _PANEL = ("dataset", "backbone", "bits", "objective", "attack", "preset", "goal")
-_LINE = ("rule", "feedback_scale", "gradient")
+_LINE = ("rule", "feedback_scale", "defence", "gradient")
 _CHANCE: Row = {"color": "0.45", "linestyle": ":", "linewidth": 1.5, "label": "chance"}
 _THEORY: Row = {"color": "0.45", "linestyle": "-.", "linewidth": 1.2, "label": "theory (mean over runs)"}
 
@@ -30,7 +30,8 @@ _THEORY: Row = {"color": "0.45", "linestyle": "-.", "linewidth": 1.2, "label": "
 def map_against_epsilon(frame: pd.DataFrame, path: Path, *, also: Sequence[str] = ()) -> list[Path]:
     """mAP (t-mAP of targeted attacks) against epsilon, a panel an attack and objective, a colour a rule.
 
-    Exact gradient solid, rule gradient dashed, another rule's feedback dotted in that rule's colour;
+    Exact gradient solid, rule gradient dashed, another rule's feedback dotted in that rule's colour, a
+    defended model with diamonds;
     bands are one standard deviation over seeds, or the 95% interval over queries for one seed.
 
     Raises:
@@ -105,10 +106,11 @@ def _draw_line(axis: Axes, line: pd.DataFrame, metric: str, extra: Sequence[str]
 
 def _stroke(row: Row) -> dict[str, Any]:
     gradient = str(row["gradient"])
-    if not labels.is_rule_gradient(gradient):
-        return {"linestyle": "-", "marker": "o", "markersize": 4}
-    dashes, marker = ("--", "s") if gradient == "rule" else (":", "^")
-    return {"linestyle": dashes, "marker": marker, "markersize": 4, "markerfacecolor": "white"}
+    stroke: dict[str, Any] = {"linestyle": "-", "marker": "o", "markersize": 4}
+    if labels.is_rule_gradient(gradient):
+        dashes, marker = ("--", "s") if gradient == "rule" else (":", "^")
+        stroke |= {"linestyle": dashes, "marker": marker, "markerfacecolor": "white"}
+    return stroke if labels.is_undefended(row) else stroke | {"marker": "D"}
 
 
 def _colour(row: Row) -> str:
@@ -118,7 +120,7 @@ def _colour(row: Row) -> str:
 
 def _line_name(row: Row, extra: Sequence[str]) -> str:
     gradient = "rule" if labels.is_rule_gradient(str(row["gradient"])) else "exact"
-    shown = labels.rule(str(row["rule"]), str(row.get("feedback_scale")), str(row["gradient"]))
+    shown = labels.rule_of(row, str(row["gradient"]))
     others = "".join(f", {labels.name(k)} {labels.setting(k, row[k])}" for k in extra)
     return f"{shown}, {gradient} gradient{others}"
 
@@ -162,13 +164,14 @@ def _draw_gaps(axis: Axes, panel: pd.DataFrame) -> None:
         gaps = 100 * group["masking_gap"].to_numpy(dtype=float)
         colour = _colour(first)
         control = str(first["gradient"]) != "rule"
+        plain = None if labels.is_undefended(first) else "..."
         axis.bar(
             places,
             gaps,
             0.9 * width,
             facecolor="white" if control else colour,
             edgecolor=colour,
-            hatch="///" if control else None,
+            hatch="///" if control else plain,
             label=_line_name(first, [k for k in keys if k not in _LINE]),
         )
         axis.errorbar(places, gaps, 100 * _whiskers(group), fmt="none", ecolor="0.3", capsize=3, linewidth=1)

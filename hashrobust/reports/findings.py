@@ -89,7 +89,7 @@ def _weakest(rows: Sequence[Row]) -> list[Row]:
 
 
 def _label(row: Row) -> str:
-    return labels.rule(str(row["rule"]), str(row.get("feedback_scale", "xavier")))
+    return labels.rule_of(row)
 
 
 def _exact(rows: Sequence[Row]) -> str:

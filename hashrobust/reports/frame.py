@@ -18,8 +18,8 @@ from hashrobust.metrics import paired_bootstrap_interval
 from hashrobust.reports import labels
 
 LEADING = (
-    *("run", "dataset", "backbone", "objective", "bits", "rule", "feedback_scale", "weights", "seed"),
-    *("attack", "preset", "goal", "epsilon", "gradient", "queries", "steps"),
+    *("run", "dataset", "backbone", "objective", "bits", "rule", "feedback_scale", "defence", "weights"),
+    *("seed", "attack", "preset", "goal", "epsilon", "gradient", "queries", "steps"),
     *("clean_map", "map", "map_low", "map_high", "exact_map", "masking_gap", "masking_gap_low"),
     *("masking_gap_high", "theory_map", "chance_map", "t_map", "exact_t_map"),
 )
@@ -29,7 +29,7 @@ EXACT_TWINS = ("map", "t_map", "map_at_k", "map_8bit")
 """Metrics whose exact-gradient value stands beside them, as `exact_<metric>`."""
 
 SORT_BY = (
-    *("dataset", "backbone", "objective", "bits", "rule", "feedback_scale", "seed"),
+    *("dataset", "backbone", "objective", "bits", "rule", "feedback_scale", "defence", "seed"),
     *("attack", "preset", "epsilon", "gradient", "run", "folder"),
 )
 _EXECUTION = {"attack_batch_size", "attack_threads"}
@@ -97,7 +97,7 @@ def _nothing(results: Path, unfinished: Sequence[str], pretrained: int) -> str:
 
 
 def _run_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    settings = _flat({k: v for k, v in config.items() if k not in ("format", "task")})
+    settings = {"defence": "none"} | _flat({k: v for k, v in config.items() if k not in ("format", "task")})
     # Each seed may start from a pre-trained run of its own; the digest still tells them apart.
     weights = str(settings.get("weights", "none"))
     return settings | {"weights": re.sub(r"-s\d+-[0-9a-f]{8}/?$", "", weights)}

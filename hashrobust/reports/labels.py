@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 RULES = ("bp", "fa", "dfa", "usf", "brsf", "frsf")
@@ -101,11 +101,23 @@ def is_rule_gradient(gradient: str) -> bool:
     return gradient.split(":")[0] == "rule"
 
 
-def rule(name: str, scale: str = "xavier", gradient: str = "exact") -> str:
-    """A run's rule; for the zero-step control also the feedback that it was attacked through."""
+def rule(name: str, scale: str = "xavier", gradient: str = "exact", defence: str = "none") -> str:
+    """A run's rule and defence; for the zero-step control also the feedback that it was attacked through."""
     shown = f"{name} (matched)" if scale == "matched" else name
+    shown += "" if defence == "none" else f" + {defence}"
     feedback = gradient.partition(":")[2]
     return f"{shown} via {feedback}" if feedback else shown
+
+
+def rule_of(row: Mapping[str, Any], gradient: str = "exact") -> str:
+    """`rule` for a row of results."""
+    scale = str(row.get("feedback_scale", "xavier"))
+    return rule(str(row["rule"]), scale, gradient, defence="none" if is_undefended(row) else row["defence"])
+
+
+def is_undefended(row: Mapping[str, Any]) -> bool:
+    """Whether a row of results is that of a run without a defence."""
+    return is_missing(row.get("defence")) or row["defence"] == "none"
 
 
 def rule_rank(name: str) -> str:
@@ -119,6 +131,6 @@ def sort_key(column: Hashable, value: Any) -> Any:
         return (0, 0.0, "")
     if isinstance(value, int | float):
         return (1, float(value), "")
-    if column == "attack" and value == "none":
+    if column in ("attack", "defence") and value == "none":
         return (2, 0.0, "")
     return (2, 0.0, rule_rank(str(value)) if column == "rule" else str(value))

@@ -17,11 +17,13 @@ from hashrobust.reports.summary import GROUP_BY, Pair, pairs, records, summarise
 NOT_RUN = "not run"
 NOT_SHOWN = "not shown"
 _BLOCK = ("dataset", "backbone", "bits", "attack", "preset", "goal")
-_ROW = ("objective", "epsilon", "rule", "feedback_scale", "gradient")
+_ROW = ("objective", "epsilon", "rule", "feedback_scale", "defence", "gradient")
+_WITH_RULE = ("feedback_scale", "defence")
 _ATTACK_KEYS = (
     "run",
     "rule",
     "feedback_scale",
+    "defence",
     "attack",
     "preset",
     "goal",
@@ -53,8 +55,8 @@ def summary_table(frame: pd.DataFrame, group_by: Sequence[str] | None, metrics: 
     """
     metrics = list(dict.fromkeys(metrics))
     summary, keys = _summary(_without_repeats(frame, metrics), group_by, metrics)
-    # The gradient and the feedback's scale are told in the cells and with the rule.
-    told = {"gradient", *(["feedback_scale"] if "rule" in keys else [])}
+    # The gradient is told in the cells, the feedback's scale and the defence with the rule.
+    told = {"gradient", *(_WITH_RULE if "rule" in keys else ())}
     told |= {k for k, usual in _UNTOLD.items() if k in keys and set(summary[k].map(str)) <= usual}
     constant = {k for k in keys if group_by is None and k != "rule" and summary[k].nunique(dropna=False) == 1}
     shown = [k for k in keys if k not in told | constant]
@@ -208,6 +210,8 @@ def _summary(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The summary, with the exact twins of its metrics, and its group columns."""
     group_by = list(group_by or [c for c in GROUP_BY if c in frame.columns])
+    if "rule" in group_by:
+        group_by += [c for c in _WITH_RULE if c in frame.columns and c not in group_by]
     if "rule" in frame.columns and "gradient" not in group_by:
         group_by.append("gradient")
     twins = [f"exact_{m}" for m in metrics if f"exact_{m}" in frame.columns]
@@ -218,8 +222,7 @@ def _summary(
 
 def _setting(pair: Pair, key: str) -> str:
     if key == "rule":
-        row = pair.row
-        return labels.rule(str(row["rule"]), str(row.get("feedback_scale", "xavier")), pair.gradient)
+        return labels.rule_of(pair.row, pair.gradient)
     return labels.setting(key, pair.row.get(key))
 
 

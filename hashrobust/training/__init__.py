@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,14 +19,17 @@ from hashrobust.options import TrainingOptions
 from hashrobust.progress import Progress, Silent
 from hashrobust.seeding import key_seed
 from hashrobust.training.augmentation import augment
+from hashrobust.training.defences import Defence, build_defence
 from hashrobust.training.loop import Loop, Loss
 from hashrobust.training.state import Checkpoints, TrainingResult, TrainingState
 
 __all__ = [
     "Checkpoints",
+    "Defence",
     "TrainingResult",
     "TrainingState",
     "augment",
+    "build_defence",
     "finetune",
     "objective_for",
     "pretrain",
@@ -39,6 +43,8 @@ def finetune(
     *,
     objective: str | Objective = "dpsh",
     objective_params: dict[str, Any] | None = None,
+    defence: str | Defence | None = "none",
+    defence_params: Mapping[str, Any] | None = None,
     options: TrainingOptions | None = None,
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
@@ -47,10 +53,11 @@ def finetune(
     """Fine-tune a hashing model by whatever rule it was converted to; in place, best epoch kept.
 
     The best epoch is the one with the highest validation mAP; queries are never looked at.
+    `defence` names what is added to the objective's loss (see `hashrobust list defences`).
     `overrides` are fields of `TrainingOptions`, such as `epochs=20`.
 
     Raises:
-        InputError: an unknown objective, parameter or option.
+        InputError: an unknown objective, defence, parameter or option.
         TrainingError: the loss or a weight is not finite; the model holds the weights of the best epoch
             so far, or those that it began with.
     """
@@ -59,6 +66,10 @@ def finetune(
         objective = objective_for(data, objective, model.bits, objective_params or {}, seed=options.seed)
     elif objective_params:
         raise InputError("objective_params belong to an objective's name: give them to the objective itself")
+    if isinstance(defence, str):
+        defence = build_defence(defence, defence_params or {}, seed=options.seed)
+    elif defence_params:
+        raise InputError("defence_params belong to a defence's name: give them to the defence itself")
     objective.to(model.device)
     progress = progress or Silent()
     result = Loop(
@@ -66,6 +77,7 @@ def finetune(
         objective,
         data.train,
         options,
+        defence=defence,
         validate=lambda: validation_map(model, data.validation),
         checkpoints=checkpoints,
         progress=progress,

@@ -25,6 +25,7 @@ from hashrobust.progress import Progress
 from hashrobust.rules import alignment, redraw_feedback, rule_of
 from hashrobust.seeding import key_seed, keyed_generator
 from hashrobust.training.augmentation import augment
+from hashrobust.training.defences import Defence
 from hashrobust.training.state import Checkpoints, TrainingResult, TrainingState
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
@@ -41,6 +42,7 @@ class Loop:
         train: Split,
         options: TrainingOptions,
         *,
+        defence: Defence | None = None,
         validate: Callable[[], float] | None,
         checkpoints: Checkpoints | None,
         progress: Progress,
@@ -48,6 +50,7 @@ class Loop:
         if len(train) < 2:
             raise InputError(f"the train split has {len(train)} images: training needs at least 2")
         self.model, self.loss, self.train, self.options = model, loss, train, options
+        self.defence = defence
         self.validate, self.checkpoints, self.progress = validate, checkpoints, progress
         self.optimizer = self._build_optimizer()
         # Pairs need two images, and so does BatchNorm: a last batch of one is left out.
@@ -87,6 +90,8 @@ class Loop:
     def _epoch(self, epoch: int) -> float:
         """One pass over the train split; the mean loss per image."""
         options, model = self.options, self.model
+        if self.defence is not None:
+            self.defence.start_epoch(model, self.train)
         order = np.random.default_rng(key_seed("order", options.seed, epoch)).permutation(len(self.train))
         augmenting = keyed_generator("augment", options.seed, epoch)
         torch.manual_seed(key_seed("dropout", options.seed, epoch))
@@ -98,7 +103,7 @@ class Loop:
                 chosen = order[start : start + options.batch_size]
                 images = augment(self.train.load(chosen), options.augment, augmenting).to(model.device)
                 labels = self.train.labels[chosen].to(model.device)
-                loss = self._step(images, labels, step)
+                loss = self._step(images, labels, self.train.ids[chosen], step)
                 if not math.isfinite(loss):
                     raise _diverged(f"the loss is {loss}", epoch, step)
                 total += loss * len(chosen)
@@ -109,13 +114,16 @@ class Loop:
                 raise _diverged(f"{name} holds values that are not finite", epoch, step)
         return total / seen
 
-    def _step(self, images: Tensor, labels: Tensor, step: int) -> float:
+    def _step(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * self._rate(step)
         redraw_feedback(self.model, step)
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.options.mixed_precision):
             z = self.model(images)
+            added = self.defence.loss(self.model, images, labels, ids, step) if self.defence else None
         loss: Tensor = self.loss(z.float(), labels, step)
+        if added is not None:
+            loss = loss + added
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -47,6 +47,7 @@ def test_defaults_are_those_of_the_configuration(command, config):
     told_otherwise = {
         "objective_params": "param",
         "params": "param",
+        "defence_params": "defence_param",
         "weights_digest": "weights",
         "patience": "epochs",
         "schedule": "epochs",
@@ -137,6 +138,24 @@ def test_the_same_again_is_done_already(cli, results):
     outcome = cli(*words, "--threads", 1, "--results", results)
     assert outcome.code == 0 and "done already" in outcome.err
     assert len(list(results.glob("digits-lenet-dpsh-*"))) == 1
+
+
+def test_a_defence_stands_in_name_and_configuration(cli, results):
+    words = ["finetune", "--weights", "run:digits-lenet-pretrained", "--epochs", 1, "--threads", 1]
+    words += ["--defence", "center-at", "--defence-param", "steps=1", "--defence-param", "epsilon=4/255"]
+    outcome = cli(*words, "--results", results, "--json")
+    assert outcome.code == 0, outcome.err
+    (run,) = strict_json(outcome.out)
+    assert "digits-lenet-dpsh-32-bp+center-at-s0-" in run["run"]
+    assert (run["defence"], run["defence_params"]) == ("center-at", {"steps": 1, "epsilon": 4 / 255})
+    where = ["--results", results]
+    assert cli("evaluate", "digits-lenet-dpsh-32-bp+center-at", "--brief", *where).code == 0
+    rows = strict_json(cli("report", results, "--json", "--format", "csv").out)
+    assert {row["rule"]: row["defence"] for row in rows} == {"bp": "center-at", "frsf": "none"}
+
+
+def test_defences_are_listed(cli):
+    assert "center-at" in {row["name"] for row in strict_json(cli("list", "defences", "--json").out)}
 
 
 def test_evaluate_in_one_line(cli, results):

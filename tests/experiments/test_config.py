@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hashrobust.experiments.config import (
     FinetuneConfig,
     PretrainConfig,
     TrainingConfig,
+    added,
     parse_epsilon,
     preset_values,
     slug,
@@ -29,10 +32,41 @@ def test_names_of_published_runs_do_not_change() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"bits": 16}, {"epochs": 21}, {"weights_digest": "ab"}, {"threads": 1}]
+    "change",
+    [
+        {"seed": 1},
+        {"bits": 16},
+        {"epochs": 21},
+        {"weights_digest": "ab"},
+        {"threads": 1},
+        {"defence": "center-at"},
+        {"defence": "center-at", "defence_params": {"weight": 2.0}},
+    ],
 )
 def test_every_setting_changes_the_name(change: dict[str, Any]) -> None:
-    assert FinetuneConfig(**change).run_name != FinetuneConfig().run_name
+    assert (
+        FinetuneConfig(**change).run_name.rpartition("-")[2] != FinetuneConfig().run_name.rpartition("-")[2]
+    )
+
+
+def test_the_defence_stands_in_the_name() -> None:
+    name = FinetuneConfig(rule="frsf", defence="center-at", seed=3).run_name
+    assert name.startswith("digits-lenet-dpsh-32-frsf+center-at-s3-")
+
+
+def test_added_fields_are_stored_once_they_are_used() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Grown(TrainingConfig):
+        word: str = added("usual")
+        numbers: tuple[int, ...] = added(())
+        params: Mapping[str, Any] = added({})
+
+    assert Grown().to_dict() == TrainingConfig().to_dict()
+    assert Grown.from_dict(TrainingConfig().to_dict()) == Grown()
+    own = {"word": "other", "numbers": (1,), "params": {"a": 1}}
+    used = Grown(**own)
+    assert used.to_dict() == {**TrainingConfig().to_dict(), **own}
+    assert Grown.from_dict(used.to_dict()) == used
 
 
 @given(
@@ -43,6 +77,7 @@ def test_every_setting_changes_the_name(change: dict[str, Any]) -> None:
         image_size=st.none() | st.just(28),
         threads=st.none() | st.integers(1, 4),
         learning_rate=st.floats(1e-8, 1.0),
+        defence=st.sampled_from(["none", "center-at"]),
         objective_params=st.dictionaries(
             st.sampled_from(["a", "b"]), st.floats(-1, 1) | st.integers(0, 3) | st.none()
         ),

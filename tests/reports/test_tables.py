@@ -10,6 +10,7 @@ from rich.console import Console
 from hashrobust.errors import InputError, StoreError
 from hashrobust.reports import labels
 from hashrobust.reports.filters import filter_frame
+from hashrobust.reports.findings import findings
 from hashrobust.reports.formats import Table, escape_latex, to_latex, to_markdown, to_rich, write_frame
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.tables import attack_table, paper_table, summary_table
@@ -210,6 +211,30 @@ def test_epsilon_is_printed_in_255ths(value, text):
 def test_matched_scale_is_told_with_the_rule():
     assert labels.rule("frsf", "matched") == "frsf (matched)"
     assert labels.rule("usf", "xavier", "rule:frsf") == "usf via frsf"
+
+
+def test_defended_runs_stand_by_themselves(tmp_path, make):
+    """Two seeds each of a defended and a plain model: never averaged together, never under one name."""
+    for defence, mean in (("none", 0.2), ("center-at", 0.6)):
+        for seed in (0, 1):
+            run = make["run"](tmp_path, "bp", seed, defence=defence)
+            make["attack"](run, mean + 0.02 * seed, attack="center", epsilon=8 / 255)
+    frame = results_frame(tmp_path)
+    (paper,) = paper_table(frame)
+    for table in (
+        paper,
+        summary_table(frame, None, ["clean_map", "map"]),
+        summary_table(filter_frame(frame, ["attack=center"]), ["rule"], ["map"]),
+    ):
+        rule, column = table.columns.index("rule"), table.columns.index("mAP, exact gradient (%)")
+        assert [(row[rule], row[column]) for row in table.rows] == [
+            ("bp", "21.0 ± 1.4"),
+            ("bp + center-at", "61.0 ± 1.4"),
+        ]
+    only = summary_table(filter_frame(frame, ["defence=center-at", "attack=center"]), ["rule"], ["map"])
+    assert only.rows[0][0] == "bp + center-at"
+    (sentence,) = findings(frame)
+    assert "bp 21.0% of 90.5% (center), bp + center-at 61.0% of 90.5% (center)" in sentence
 
 
 def test_usual_presets_and_goals_need_no_column(tmp_path, make):
