@@ -14,23 +14,27 @@ from hashrobust.models import HashModel, frozen
 from hashrobust.rules import exact_gradient
 
 
-def gradient_facts(model: HashModel, through: HashModel, images: Tensor) -> dict[str, Any]:
+def gradient_facts(
+    model: HashModel, through: HashModel, images: Tensor, *, epsilon: float = 8 / 255
+) -> dict[str, Any]:
     """Checks on a few images (B, C, H, W), as flat numbers.
 
-    `gradient_check_*`: the exact gradient of `model` against finite differences in float64.
+    `gradient_check_*`: the exact gradient of `model` against finite differences in float64, at
+    the images and at a random start in the ball of radius `epsilon` (see `GradientCheck`).
     `gradient_cosine` and `gradient_sign_agreement`: the gradient of `through` (the attacker's, equal
     codes) against the exact one, mean over images; 1 where the attacker differentiates exactly. Both
     gradients are those of the agreement of tanh(z) with the images' own codes.
     """
     precise = copy.deepcopy(model).double().cpu()
     with frozen(precise), exact_gradient(precise):
-        check = check_gradient(precise, images.cpu())
+        check = check_gradient(precise, images.cpu(), epsilon=epsilon)
     with frozen(model), exact_gradient(model):
         exact = _agreement_gradient(model, images)
     attacker = _agreement_gradient(through, images)
     return {
         "gradient_check_cosine": check.cosine,
         "gradient_check_kink_share": check.kink_share,
+        "gradient_check_clean_kink_share": check.clean.kink_share,
         "gradient_check_passed": check.passed,
         "gradient_cosine": float(F.cosine_similarity(exact, attacker).mean()),
         "gradient_sign_agreement": float((exact.sign() == attacker.sign()).double().mean()),

@@ -1,16 +1,14 @@
-"""Perturbation, targets, labels, and the check of gradients."""
+"""Perturbation, targets and labels."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
-from hashrobust.attacks import check_gradient, draw_targets, perturbation
+from hashrobust.attacks import draw_targets, perturbation
 from hashrobust.errors import InputError
 
 
@@ -89,57 +87,3 @@ def test_targets_exist_share_nothing_and_depend_on_the_key_alone() -> None:
 def test_no_possible_target_is_an_error() -> None:
     with pytest.raises(InputError, match="no possible target"):
         draw_targets(torch.tensor([0, 1]), torch.tensor([1, 1, 1]))
-
-
-class Smooth(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 36, 8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-
-class Crooked(torch.autograd.Function):
-    """The identity with a gradient that is not its own."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient * torch.linspace(0.2, 2, gradient.shape[-1], dtype=gradient.dtype)
-
-
-def test_true_gradients_pass_the_check() -> None:
-    check = check_gradient(Smooth().double(), torch.rand(10, 1, 8, 8))
-    assert check.passed and check.pairs == 160 and check.kinks == 0
-    assert check.cosine > 1 - 1e-9 and check.relative_error < 1e-5
-
-
-def test_wrong_gradients_fail_the_check_and_are_not_discarded_as_kinks() -> None:
-    model = Smooth().double()
-    check = check_gradient(lambda x: model(Crooked.apply(x)), torch.rand(4, 1, 8, 8))
-    assert not check.passed and check.cosine < 0.999 and check.kinks == 0
-    vanished = check_gradient(lambda x: model(x).detach() + 0 * x.sum(), torch.rand(4, 1, 8, 8))
-    assert vanished.cosine == 0.0
-
-
-def test_kinks_are_discarded_and_counted() -> None:
-    images = torch.full((4, 1, 4, 4), 0.5)
-    # All 16 kinks lie within a step of the images: the two step sizes see different slopes.
-    offset = torch.linspace(-2e-6, 2e-6, 16).double()
-
-    def model(x: Tensor) -> Tensor:
-        return torch.relu(1000 * (x.flatten(1) - 0.5 + offset))
-
-    check = check_gradient(model, images, lambda z: z.sum(dim=1))
-    assert check.kink_share > 0.2 and not check.passed
-
-
-def test_single_precision_is_refused() -> None:
-    with pytest.raises(InputError, match="float64"):
-        check_gradient(lambda x: x.float().flatten(1), torch.rand(2, 1, 4, 4))
-    with pytest.raises(InputError, match="no images"):
-        check_gradient(lambda x: x.flatten(1), torch.rand(0, 1, 4, 4))
