@@ -10,11 +10,12 @@ from hashrobust.registry import Registry, did_you_mean
 attacks: Registry[Attack] = Registry("attack", "hashrobust.attacks")
 
 # After the registry, which the modules of this folder import from here.
-from ._ball import ball, inside_ball, project, round_to_8_bits  # noqa: E402
-from ._base import Attack, GradientAttack  # noqa: E402
+from ._ball import ball, inside_ball, outward, project, round_to_8_bits  # noqa: E402
+from ._base import Attack  # noqa: E402
 from ._center import center_codes  # noqa: E402
 from ._context import AttackContext, AttackResult, Clean  # noqa: E402
 from ._gradient_check import GradientCheck, check_gradient  # noqa: E402
+from ._loop import GradientAttack  # noqa: E402
 from ._perturbation import perturbation  # noqa: E402
 from ._random import uniform_noise  # noqa: E402
 from ._search import OracleError, SearchAttack  # noqa: E402
@@ -36,6 +37,7 @@ __all__ = [
     "check_gradient",
     "draw_targets",
     "inside_ball",
+    "outward",
     "perturbation",
     "project",
     "round_to_8_bits",

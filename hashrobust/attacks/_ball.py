@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hashrobust.errors import InputError
+
 # k/255 is not exact in float32: two levels that lie 8/255 apart may differ by one rounding more.
 _LEVEL_TOLERANCE = 2.0**-23
 
@@ -35,6 +37,19 @@ def _toward(clean: Tensor, bound: Tensor, radius: float) -> Tensor:
 def project(images: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """The nearest images between the bounds of `ball`."""
     return torch.minimum(torch.maximum(images, lower), upper)
+
+
+def outward(images: Tensor, clean: Tensor, old_epsilon: float, new_epsilon: float) -> Tensor:
+    """Images (B, C, H, W) of the ball of the old radius moved along their way from `clean` into the new one.
+
+    A start for an attack in a larger ball: an attack fills its ball, and the same direction fills the next.
+
+    Raises:
+        InputError: a radius that is not above 0.
+    """
+    if not (old_epsilon > 0 and new_epsilon > 0):
+        raise InputError(f"epsilon {old_epsilon:g} to {new_epsilon:g} has no ratio: give two above 0")
+    return project(clean + (images - clean) * (new_epsilon / old_epsilon), *ball(clean, new_epsilon))
 
 
 def inside_ball(images: Tensor, clean: Tensor, epsilon: float, *, tolerance: float = 0.0) -> bool:

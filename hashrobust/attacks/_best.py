@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._context import AttackResult, Clean
+from ._base import call_model
+from ._context import AttackResult, Clean, Model
 
 Scores = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -17,6 +18,8 @@ class BestIterates:
 
     def __init__(self, clean: Clean, scores: Scores) -> None:
         self._scores = scores
+        self._clean_outputs = clean.outputs
+        self._rows = torch.arange(len(clean.images), device=clean.images.device)
         self._images = clean.images.clone()
         with torch.no_grad():
             self._hard, self._relaxed = scores(clean.images, clean.outputs)
@@ -25,6 +28,19 @@ class BestIterates:
         self._evaluations = torch.zeros_like(self._hard, dtype=torch.int64)
         self._zero = torch.zeros_like(self._evaluations)
         self._nonfinite = torch.zeros_like(self._evaluations)
+
+    def outputs(self, model: Model, images: Tensor) -> Tensor:
+        """Outputs (B, K) of the model; those of finished samples mean nothing.
+
+        Finished samples leave the batch that the model sees once they are half of it or more: each time
+        that its shape changes, float rounding does. In their place stand the clean outputs.
+        """
+        active = ~self.finished
+        if 0 < 2 * int(active.sum()) <= len(self._rows):
+            self._rows = active.nonzero().flatten()
+        if len(self._rows) == len(images):
+            return call_model(model, images)
+        return self._clean_outputs.index_copy(0, self._rows, call_model(model, images[self._rows]))
 
     @torch.no_grad()
     def offer(self, images: Tensor, outputs: Tensor) -> Tensor:
@@ -47,11 +63,14 @@ class BestIterates:
         """Samples whose hard objective has come down to the optimum are finished."""
         self.finished |= self._hard <= optimum
 
-    def usable(self, gradient: Tensor) -> Tensor:
-        """The gradient with zeros for what is not a finite number; counts it and what is zero throughout."""
+    def usable(self, gradient: Tensor, passes: int = 1) -> Tensor:
+        """The gradient, the mean of some passes, with zeros for what is not a finite number.
+
+        Counts the passes, and the steps at which that happened or all was zero.
+        """
         finite = gradient.isfinite()
         active = ~self.finished
-        self._evaluations += active
+        self._evaluations += active * passes
         self._nonfinite += active & ~finite.flatten(1).all(dim=1)
         gradient = torch.where(finite, gradient, 0.0)
         self._zero += active & (gradient == 0).flatten(1).all(dim=1)

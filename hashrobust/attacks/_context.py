@@ -24,7 +24,9 @@ class AttackContext:
     the `load` of a dataset's split. `targets` (B, C) or (B,) are the labels that a targeted attack is to
     retrieve. `sample_ids` (B,) key all random draws (default: the place in the batch, so give them when a
     set is cut into batches). `before_step` is called with (restart, step) before the forward
-    pass of each gradient step.
+    pass of each gradient step, and with (restart, step, draw) before each further one of the same step.
+    `start_images` (B, C, H, W) are where an attack by gradient begins instead of its first start, such as
+    what it found in a smaller ball.
     """
 
     train_codes: Tensor | None = None
@@ -34,7 +36,8 @@ class AttackContext:
     database_labels: Tensor | None = None
     targets: Tensor | None = None
     sample_ids: Tensor | None = None
-    before_step: Callable[[int, int], None] | None = None
+    before_step: Callable[..., None] | None = None
+    start_images: Tensor | None = None
 
     @property
     def ids(self) -> Tensor:
@@ -159,6 +162,19 @@ def _check_train_images(context: AttackContext) -> None:
     images, codes = context.train_images, context.train_codes
     if isinstance(images, Tensor) and codes is not None and len(images) != len(codes):
         raise InputError(f"train_images has {len(images)} rows for {len(codes)} train_codes: give one a code")
+
+
+def check_start_images(start: Tensor | None, images: Tensor) -> None:
+    """Raise InputError unless the images to start from, if any, are numbers and shaped like the images."""
+    if start is None:
+        return
+    if start.shape != images.shape:
+        raise InputError(
+            f"start_images have shape {tuple(start.shape)} for images of shape {tuple(images.shape)}: give "
+            "one start an image"
+        )
+    if not bool(start.isfinite().all()):
+        raise InputError("start_images hold values that are not numbers: give images in [0, 1]")
 
 
 def check_images(images: Tensor) -> None:

@@ -53,6 +53,8 @@ class Universal(Center):
         super().__post_init__()
         if self.restarts != 1:
             raise InputError("attack uap fits a single perturbation: leave restarts at 1")
+        if self.eot != 1:
+            raise InputError("attack uap takes a mean over training images, not over passes: leave eot at 1")
         if not isinstance(self.fit_batch, int) or self.fit_batch < 1:
             raise InputError(f"fit_batch is {self.fit_batch!r}: give a whole number of 1 or more images")
 

@@ -9,11 +9,25 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hashrobust.attacks import AttackContext, build_attack, inside_ball
 from hashrobust.attacks._optimizers import OPTIMIZERS
+from hashrobust.models import frozen
+from hashrobust.rules import convert
 
 Build = Callable[[Tensor, Tensor], nn.Module]
+
+
+def recorded(model: nn.Module) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
+    """The model, and the list of all images that it is going to be given."""
+    seen: list[Tensor] = []
+
+    def call(x: Tensor) -> Tensor:
+        seen.append(x.detach().clone())
+        return model(x)
+
+    return call, seen
 
 
 def separable(linear: Build, bits: int = 16) -> tuple[nn.Module, Tensor, Tensor]:
@@ -107,7 +121,7 @@ def test_recorded_objective_is_that_of_the_returned_images(scene: Any) -> None:
     torch.testing.assert_close(result.objective, (h * h0).mean(dim=1))
 
 
-def test_finished_samples_are_frozen_and_still_returned(linear: Build) -> None:
+def test_finished_samples_are_still_returned(linear: Build) -> None:
     # Both bits of the first image flip within a few steps; the second image is out of reach.
     model = linear(torch.eye(4)[:2] * 100, torch.tensor([-50.0, -50.0]))
     images = torch.full((2, 1, 2, 2), 0.501)
@@ -232,17 +246,6 @@ def test_a10_runs_through_the_tenths() -> None:
     assert values == [v for v in (0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0) for _ in range(2)]
 
 
-def recorded(model: nn.Module) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-    """The model, and the list of all images that it is going to be given."""
-    seen: list[Tensor] = []
-
-    def call(x: Tensor) -> Tensor:
-        seen.append(x.detach().clone())
-        return model(x)
-
-    return call, seen
-
-
 def test_losses_are_summed_so_that_the_batch_size_does_not_scale_the_step(scene: Any) -> None:
     attack = build_attack("hag", optimizer="gradient", step_size=0.05, steps=5, random_start=False)
     alone, whole = recorded(scene.model), recorded(scene.model)
@@ -261,17 +264,97 @@ def test_each_restart_starts_elsewhere(scene: Any) -> None:
     assert len({tuple(start.flatten().tolist()) for start in starts}) == 3
 
 
-def test_finished_samples_stand_still(linear: Build) -> None:
-    model, seen = recorded(linear(torch.eye(4)[:2] * 100, torch.tensor([-50.0, -50.0])))
-    images = torch.full((2, 1, 2, 2), 0.501)
-    images[1] += 0.02
+def easy_and_out_of_reach(easy: int, far: int) -> Tensor:
+    """Images whose two bits, 100 (x - .5), flip within a few steps, and such that never flip."""
+    return torch.cat([torch.full((easy, 1, 2, 2), 0.501), torch.full((far, 1, 2, 2), 1.0)])
+
+
+def finishing(linear: Build) -> nn.Module:
+    return linear(torch.eye(4)[:2] * 100, torch.tensor([-50.0, -50.0]))
+
+
+def test_finished_samples_leave_the_batch_once_they_are_half_of_it(linear: Build) -> None:
+    model, seen = recorded(finishing(linear))
+    images = easy_and_out_of_reach(2, 2)
+    result = build_attack("hag", steps=20, alpha=1.0, beta=0.0, restarts=2).run(model, images)
+    assert result.finished.tolist() == [True, True, False, False]
+    sizes = [len(x) for x in seen]
+    stop = int(result.gradient_evaluations[:2].max())
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] == 4 and sizes[-1] == 2
+    # The clean images, the steps until both are finished, the pass that finds it.
+    assert sizes.count(4) <= 2 + stop + 1
+    assert (result.gradient_evaluations[2:] == 40).all()
+    assert (model(result.images)[:2] < 0).all()
+
+
+@pytest.mark.parametrize("steps", [20, 8])
+@pytest.mark.parametrize("eot", [1, 2])
+def test_no_model_is_asked_of_an_empty_batch(steps: int, eot: int, linear: Build) -> None:
+    model, seen = recorded(finishing(linear))
+    attack = build_attack("hag", steps=steps, alpha=1.0, beta=0.0, restarts=2, eot=eot)
+    result = attack.run(model, easy_and_out_of_reach(3, 0))
+    assert result.finished.all() and min(len(x) for x in seen) > 0
+    assert (result.gradient_evaluations < eot * steps).all()
+
+
+def test_finished_samples_stay_while_most_are_at_work(linear: Build) -> None:
+    model, seen = recorded(finishing(linear))
+    images = easy_and_out_of_reach(1, 2)
+    # Within reach of zero, but not far enough beyond it.
+    images[1:] = 0.53
     attack = build_attack("hag", steps=20, alpha=1.0, beta=0.0, step_size=0.004, optimizer="adam")
     result = attack.run(model, images)
-    assert result.finished[0]
+    assert result.finished.tolist() == [True, False, False]
     stop = int(result.gradient_evaluations[0]) + 1
-    assert stop < len(seen) - 1
+    assert stop < len(seen) - 1 and all(len(x) == 3 for x in seen)
     assert all(torch.equal(x[0], seen[stop][0]) for x in seen[stop:])
     assert not torch.equal(seen[1][1], seen[-1][1])
+
+
+@pytest.mark.parametrize("optimizer", ["sign", "momentum", "adam"])
+def test_who_stays_is_attacked_as_if_alone(optimizer: str, linear: Build) -> None:
+    model = finishing(linear)
+    images = easy_and_out_of_reach(3, 2)
+    images[3:] = 0.51 + 0.05 * torch.rand(2, 1, 2, 2)
+    attack = build_attack(
+        "hag", steps=30, alpha=1.0, beta=0.0, epsilon=0.02, optimizer=optimizer, step_size=0.002
+    )
+    ids = torch.arange(5)
+    whole = attack.run(model, images, context=AttackContext(sample_ids=ids))
+    part = attack.run(model, images[3:], context=AttackContext(sample_ids=ids[3:]))
+    assert whole.finished[:3].all() and not whole.finished[3:].all()
+    torch.testing.assert_close(whole.images[3:], part.images, atol=1e-6, rtol=0)
+    assert torch.equal(whole.gradient_evaluations[3:], part.gradient_evaluations)
+
+
+class WeightGradients(TorchDispatchMode):
+    """Counts the gradients of weights that convolutions and their backward passes compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = self.of_weights = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution_backward.default:
+            self.passes += bool(args[-1][0])
+            self.of_weights += bool(args[-1][1]) or bool(args[-1][2])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("rule", ["bp", "frsf"])
+def test_no_gradient_of_a_weight_is_computed_and_a_frozen_model_is_restored(rule: str, scene: Any) -> None:
+    convert(scene.model, rule)
+    scene.model[0].bias.requires_grad_(False)
+    needed = [parameter.requires_grad for parameter in scene.model.parameters()]
+    attack = build_attack("hag", steps=3)
+    counted = WeightGradients()
+    with frozen(scene.model), counted:
+        attack.run(scene.model, scene.images)
+        assert not any(parameter.requires_grad for parameter in scene.model.parameters())
+    assert all(parameter.grad is None for parameter in scene.model.parameters())
+    assert [parameter.requires_grad for parameter in scene.model.parameters()] == needed
+    assert sum(needed) == len(needed) - 1
+    assert counted.passes >= 3 and counted.of_weights == 0
 
 
 def test_a_pixel_without_a_finite_gradient_stays_while_the_others_move(scene: Any) -> None:
