@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -32,6 +32,8 @@ class Attack(ABC):
     seed: int = 0
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    fits: ClassVar[bool] = False
+    """Whether the attack learns something once per model, see `fit`."""
 
     def __post_init__(self) -> None:
         if self.epsilon > 1:
@@ -51,6 +53,34 @@ class Attack(ABC):
     def goal(self) -> str:
         """Either "non-targeted" or "targeted"."""
         return "non-targeted"
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the images keep to the ball of radius epsilon; if not, they keep to [0, 1] alone."""
+        return True
+
+    def fit(self, model: Model, context: AttackContext) -> dict[str, Tensor]:
+        """What the attack learns once per model, to be handed back as `AttackContext.fitted`.
+
+        Without it each call of `run` fits anew and finds the same. It depends on the seed, the model and
+        the training part of `context`, never on queries; float32 and int64 tensors on the CPU.
+
+        Raises:
+            InputError: the context lacks what the attack needs, or does not fit together.
+        """
+        training = replace(context, targets=None, sample_ids=None, start_images=None, fitted=None)
+        needs = self.needs - {"labels", "targets"}
+        _, training = resolve(type(self).__name__, needs, 0, None, training)
+        with torch.enable_grad():
+            learned = self.learn(model, training)
+        return {
+            name: tensor.detach().cpu().to(torch.float32 if tensor.is_floating_point() else torch.int64)
+            for name, tensor in learned.items()
+        }
+
+    def learn(self, model: Model, context: AttackContext) -> State:
+        """The fitting itself, for attacks that set `fits`; the context comes checked, without any query."""
+        return {}
 
     def __call__(
         self,
@@ -82,14 +112,16 @@ class Attack(ABC):
         check_images(images)
         images = images.detach()
         labels, known = resolve(type(self).__name__, self.needs, len(images), labels, context)
+        if self.fits and known.fitted is None:
+            known = replace(known, fitted=self.fit(model, known))
         with torch.no_grad():
             outputs = call_model(model, images)
         clean = Clean(images, outputs, hard_codes(outputs))
         with torch.enable_grad():
             result = self.perturb(model, clean, labels, known)
-        if not inside_ball(result.images, images, self.epsilon):
+        if not inside_ball(result.images, images, self.epsilon if self.bounded else 1.0):
             raise HashRobustError(f"attack {type(self).__name__} left its ball: this is a bug, report it")
-        return result
+        return replace(result, bounded=self.bounded)
 
     @abstractmethod
     def perturb(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,7 +26,8 @@ class AttackContext:
     set is cut into batches). `before_step` is called with (restart, step) before the forward
     pass of each gradient step, and with (restart, step, draw) before each further one of the same step.
     `start_images` (B, C, H, W) are where an attack by gradient begins instead of its first start, such as
-    what it found in a smaller ball.
+    what it found in a smaller ball. `fitted` is what the attack's `fit` returned for this model; without it
+    each call fits anew.
     """
 
     train_codes: Tensor | None = None
@@ -37,6 +38,7 @@ class AttackContext:
     targets: Tensor | None = None
     sample_ids: Tensor | None = None
     before_step: Callable[..., None] | None = None
+    fitted: Mapping[str, Tensor] | None = None
     start_images: Tensor | None = None
 
     @property
@@ -47,12 +49,13 @@ class AttackContext:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """Adversarial images and what the attack knows of them; all but `images` have one entry a sample.
+    """Adversarial images and what the attack knows of them; all tensors but `images` have one entry a sample.
 
     `objective` is that of the returned images on hard codes (the lower the better for the attacker),
     `clean_objective` that of the clean ones. `zero_gradients` and `nonfinite_gradients` count the steps
     at which a sample's whole gradient was zero, or some of it was not a finite number. `queries` counts
     what a search asked the model about the sample, the clean image included; 0 for attacks by gradient.
+    `bounded` is false if the images were not held to the ball, only to [0, 1].
     """
 
     images: Tensor
@@ -63,6 +66,7 @@ class AttackResult:
     zero_gradients: Tensor
     nonfinite_gradients: Tensor
     queries: Tensor
+    bounded: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,32 @@ def required(tensor: Tensor | None) -> Tensor:
     """A part of the context that `resolve` has checked to be there."""
     assert tensor is not None
     return tensor
+
+
+def fitted_part(context: AttackContext, name: str) -> Tensor:
+    """One tensor of what an attack has fitted.
+
+    Raises:
+        InputError: it is not there.
+    """
+    fitted = context.fitted or {}
+    if name not in fitted:
+        raise InputError(f"context.fitted holds no '{name}': hand back what fit of the same attack returned")
+    return fitted[name]
+
+
+def training_images(context: AttackContext, rows: Tensor) -> Tensor:
+    """The training images of these rows (B,), from a tensor or a loader."""
+    source = context.train_images
+    assert source is not None
+    return source[rows] if isinstance(source, Tensor) else source(rows)
+
+
+def label_vectors(labels: Tensor) -> Tensor:
+    """The distinct rows (L, C) of multi-hot labels (N, C), sorted, without the empty one."""
+    distinct = torch.unique(labels, dim=0)
+    vectors: Tensor = distinct[(distinct != 0).any(dim=1)]
+    return vectors
 
 
 def class_count(*labels: Tensor | None) -> int:

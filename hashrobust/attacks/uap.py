@@ -12,21 +12,12 @@ from hashrobust.errors import InputError
 from hashrobust.seeding import keyed_generator
 
 from ._alpha import alpha_at
-from ._base import call_model, input_gradient
+from ._base import State, call_model, input_gradient
 from ._center import hard_codes
-from ._context import Model, required
+from ._context import Model, fitted_part, label_vectors, required, training_images
 from ._optimizers import OPTIMIZERS
 from ._random import keyed_uniform
 from .center import Center
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """A perturbation (C, H, W), and at how many steps its gradient was zero or not finite."""
-
-    change: Tensor
-    zero: int
-    nonfinite: int
 
 
 @attacks.register("uap")
@@ -36,9 +27,10 @@ class Universal(Center):
 
     The idea of Moosavi-Dezfooli et al., arXiv 1610.08401, by plain gradient steps: each step descends the
     `center` objective summed over `fit_batch` training images, drawn by (seed, step). Every image gets the
-    same perturbation, then clipped to [0, 1], whether or not it helps there; targeted, the same for all
-    images with the same target. It depends on the seed and the training images alone and is fitted
-    anew by each call, at the cost of attacking `fit_batch` images by `center`.
+    same perturbation, then clipped to [0, 1], whether or not it helps there; targeted, there is one for
+    each distinct label vector of the training images. `fit` finds them, each at the cost of attacking
+    `fit_batch` images by `center`; `gradient_evaluations` of an image are those behind its perturbation,
+    taken once however many images get it.
     The shared parameters are those of `Center`, `random_start` that of the perturbation.
 
     Args:
@@ -48,6 +40,7 @@ class Universal(Center):
     fit_batch: int = 64
 
     presets = {}  # noqa: RUF012 - those of `Center` were published for single images
+    fits = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,17 +56,30 @@ class Universal(Center):
         """Training images and codes, and the targets to reach."""
         return frozenset({"train_codes", "train_images"} | ({"targets"} if self.targeted else set()))
 
+    def learn(self, model: Model, context: AttackContext) -> State:
+        """The perturbations (L, C, H, W), and at how many steps their gradient was zero or not finite (L,)."""
+        aims = label_vectors(required(context.train_labels)) if self.targeted else [None]
+        blank = torch.zeros_like(training_images(context, torch.tensor([0]))[0])
+        found = [self._find(model, blank, context, aim) for aim in aims]
+        if not found:
+            raise InputError(
+                "train_labels hold no label, so there is no target: give labelled training images"
+            )
+        changes, zero, nonfinite = zip(*found, strict=True)
+        return {
+            "change": torch.stack(changes),
+            "zero": torch.tensor(zero),
+            "nonfinite": torch.tensor(nonfinite),
+        }
+
     def perturb(
         self, model: Model, clean: Clean, labels: Tensor | None, context: AttackContext
     ) -> AttackResult:
         """See `Attack.perturb`."""
-        if self.targeted:
-            targets, which = torch.unique(required(context.targets), dim=0, return_inverse=True)
-            fitted = [self._fit(model, clean.images, context, target) for target in targets]
-        else:
-            which = torch.zeros(len(clean.images), dtype=torch.int64, device=clean.images.device)
-            fitted = [self._fit(model, clean.images, context, None)]
-        change = torch.stack([fit.change for fit in fitted])[which]
+        fitted = {name: fitted_part(context, name) for name in ("change", "zero", "nonfinite")}
+        which = self._places(clean.images, context, fitted["change"])
+        chosen = {name: tensor.to(which.device)[which] for name, tensor in fitted.items()}
+        change = chosen["change"].to(clean.images)
         images = project(clean.images + change, *ball(clean.images, self.epsilon))
         with torch.no_grad():
             codes = hard_codes(call_model(model, images))
@@ -84,17 +90,37 @@ class Universal(Center):
             clean_objective=self.hard_objective(clean.codes, clean, state),
             gradient_evaluations=torch.full_like(which, self.steps),
             finished=torch.zeros_like(which, dtype=torch.bool),
-            zero_gradients=which.new_tensor([fit.zero for fit in fitted])[which],
-            nonfinite_gradients=which.new_tensor([fit.nonfinite for fit in fitted])[which],
+            zero_gradients=chosen["zero"],
+            nonfinite_gradients=chosen["nonfinite"],
             queries=torch.zeros_like(which),
         )
 
-    def _fit(self, model: Model, like: Tensor, context: AttackContext, target: Tensor | None) -> _Fitted:
-        """The perturbation for images of the shape, type and device of `like` (B, C, H, W)."""
-        change = torch.zeros_like(like[0])
+    def _places(self, images: Tensor, context: AttackContext, changes: Tensor) -> Tensor:
+        """Which of the fitted perturbations each image gets, (B,)."""
+        aims = label_vectors(required(context.train_labels)).to(images.device) if self.targeted else None
+        count = 1 if aims is None else len(aims)
+        if changes.shape != (count, *images.shape[1:]):
+            raise InputError(
+                f"context.fitted holds perturbations of shape {tuple(changes.shape)} where "
+                f"{(count, *images.shape[1:])} is needed: fit the attack to this training set"
+            )
+        if aims is None:
+            return torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        equal = (required(context.targets).to(aims)[:, None] == aims).all(dim=2)
+        if not bool(equal.any(dim=1).all()):
+            raise InputError(
+                "targets hold a label vector that no training image has, and uap learns its perturbations from "
+                "those: draw targets from the training labels (draw_targets)"
+            )
+        return equal.int().argmax(dim=1)
+
+    def _find(
+        self, model: Model, change: Tensor, context: AttackContext, target: Tensor | None
+    ) -> tuple[Tensor, int, int]:
+        """The perturbation (C, H, W) from none, and the steps at which its gradient was zero or not finite."""
         if self.random_start:
             noise = keyed_uniform(torch.tensor([0]), tuple(change.shape), "uap start", self.seed)[0]
-            change = self.epsilon * (2.0 * noise - 1.0).to(like)
+            change = self.epsilon * (2.0 * noise - 1.0).to(change)
         update = OPTIMIZERS[self.optimizer](self.resolved_step_size)
         zero = nonfinite = 0
         for step in range(self.steps):
@@ -106,17 +132,16 @@ class Universal(Center):
             nonfinite += int(not finite.all())
             zero += int((gradient == 0).all())
             change = (change - update(gradient[None])[0]).clamp(-self.epsilon, self.epsilon)
-        return _Fitted(change, zero, nonfinite)
+        return change, zero, nonfinite
 
     def _gradient(
         self, model: Model, change: Tensor, step: int, context: AttackContext, target: Tensor | None
     ) -> Tensor:
         """Of the objective summed over the training images of a step, by the perturbation (C, H, W)."""
-        labels, source = required(context.train_labels), context.train_images
+        labels = required(context.train_labels)
         order = torch.randperm(len(labels), generator=keyed_generator("uap images", self.seed, step))
         rows = order[: self.fit_batch]
-        assert source is not None
-        images = (source[rows] if isinstance(source, Tensor) else source(rows)).to(change)
+        images = training_images(context, rows).to(change)
         with torch.no_grad():
             outputs = call_model(model, images)
         clean = Clean(images, outputs, hard_codes(outputs))

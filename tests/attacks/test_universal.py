@@ -63,6 +63,7 @@ def test_equals_a_slow_loop_over_training_images(scene: Any) -> None:
         random_start=False,
     )
     got = attack(scene.model, scene.images, context=replace(context, train_images=load))
+    drawn = drawn[1:]  # the first call asks for the shape of an image
     center = build_attack("center")
     total = torch.zeros_like(train[0])
     for rows in drawn:
@@ -93,9 +94,73 @@ def test_a_loader_and_a_tensor_of_training_images_are_the_same(scene: Any) -> No
         for given in (images, load)
     )
     assert torch.equal(first, second)
-    assert [len(rows) for rows in asked] == [5] * 4
-    assert all(len(set(rows.tolist())) == 5 for rows in asked)
-    assert len({tuple(rows.tolist()) for rows in asked}) == 4
+    shape, *drawn = asked
+    assert len(shape) == 1 and [len(rows) for rows in drawn] == [5] * 4
+    assert all(len(set(rows.tolist())) == 5 for rows in drawn)
+    assert len({tuple(rows.tolist()) for rows in drawn}) == 4
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_fitted_once_it_is_what_each_call_would_fit(targeted: bool, scene: Any) -> None:
+    attack = build_attack("uap", steps=6, fit_batch=8, targeted=targeted)
+    fitted = attack.fit(scene.model, replace(scene.context, targets=None, sample_ids=None))
+    assert attack.fits and fitted["change"].shape == (4 if targeted else 1, 3, 8, 8)
+    calls: list[int] = []
+
+    def model(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        return scene.model(images)
+
+    known = replace(scene.context, fitted=fitted, train_images=lambda rows: pytest.fail("fitted again"))
+    reused = attack.run(model, scene.images, labels=scene.labels, context=known)
+    assert calls == [6, 6]
+    anew = attack.run(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    for field in ("images", "objective", "zero_gradients", "nonfinite_gradients", "gradient_evaluations"):
+        assert torch.equal(getattr(reused, field), getattr(anew, field))
+    assert (reused.gradient_evaluations == 6).all()
+
+
+def test_classes_that_only_queries_have_change_nothing(scene: Any) -> None:
+    attack = build_attack("uap", steps=6, targeted=True)
+    wide = nn.functional.one_hot(scene.context.train_labels, 9)
+    one = attack.fit(scene.model, scene.context)
+    two = attack.fit(scene.model, replace(scene.context, train_labels=wide))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_multi_label_targets_get_the_perturbation_of_their_own_vector(scene: Any) -> None:
+    vectors = torch.tensor([[0, 1, 1], [0, 0, 0], [1, 0, 0], [1, 1, 0]])
+    scene.images.mul_(0.6).add_(0.2)
+    context = replace(
+        scene.context, train_labels=vectors[torch.arange(40) % 4], targets=vectors[[2, 0, 3, 3, 2, 0]]
+    )
+    context = replace(context, database_labels=None, database_codes=None)
+    attack = build_attack("uap", steps=6, targeted=True)
+    fitted = attack.fit(scene.model, context)
+    assert len(fitted["change"]) == 3
+    context = replace(
+        context,
+        fitted={**fitted, "change": torch.tensor([0.01, 0.02, 0.03])[:, None, None, None].expand(3, 3, 8, 8)},
+    )
+    got = attack(scene.model, scene.images, context=context) - scene.images
+    torch.testing.assert_close(
+        got[:, 0, 0, 0], torch.tensor([0.02, 0.01, 0.03, 0.03, 0.02, 0.01]), atol=1e-6, rtol=0
+    )
+
+
+def test_what_does_not_fit_is_refused(scene: Any) -> None:
+    attack = build_attack("uap", steps=4, targeted=True)
+    unseen = replace(scene.context, targets=torch.full((6,), 4))
+    with pytest.raises(InputError, match="no training image has"):
+        attack(scene.model, scene.images, labels=scene.labels, context=unseen)
+    single = build_attack("uap", steps=4).fit(scene.model, scene.context)
+    with pytest.raises(InputError, match="fit the attack to this training set"):
+        attack(scene.model, scene.images, context=replace(scene.context, fitted=single))
+    with pytest.raises(InputError, match="holds no 'change'"):
+        attack(scene.model, scene.images, context=replace(scene.context, fitted={}))
+    blank = replace(scene.context, train_labels=torch.zeros(40, 4, dtype=torch.uint8))
+    with pytest.raises(InputError, match="train_labels hold no label"):
+        attack.fit(scene.model, blank)
 
 
 @pytest.mark.parametrize("targeted", [False, True])
