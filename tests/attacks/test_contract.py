@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import nn
 
-from hashrobust.attacks import Attack, AttackContext, GradientAttack, attacks, build_attack, inside_ball
+from hashrobust.attacks import (
+    Attack,
+    AttackContext,
+    GradientAttack,
+    SearchAttack,
+    attacks,
+    build_attack,
+    inside_ball,
+)
 from hashrobust.errors import InputError
 
 CASES = [(name, preset) for name in attacks for preset in [None, *sorted(attacks[name].presets)]]
@@ -20,6 +29,7 @@ VARIANTS = [
     ("center-multi", "logit"),
     ("sdha", "targeted"),
     ("noise", "sign"),
+    ("prosgan", "unbounded"),
     ("random-search", "codes"),
     ("square", "codes"),
     ("square", "targeted"),
@@ -30,16 +40,24 @@ EXTRA: dict[str, dict[str, Any]] = {
     "logit": {"loss": "logit"},
     "sign": {"kind": "sign"},
     "targeted": {"targeted": True},
+    "unbounded": {"bounded": False},
 }
+# Two steps of training: what matters here is not whether they get anywhere.
+TRAINING: dict[str, dict[str, Any]] = {
+    "prosgan": {"prototype_steps": 2, "epochs": 1, "decay_epochs": 0},
+    "tha": {"prototype_steps": 2},
+}
+# Attacks that do not choose among images by their objective.
+UNCHOSEN = ("Noise", "ProSGAN", "Universal")
 
 
 def build(name: str, preset: str | None, **params: Any) -> Attack:
-    """The attack cut to a dozen steps that still cross the ball, or to 40 queries."""
-    short: dict[str, Any] = {}
+    """The attack cut to a dozen steps that still cross the ball, or to 40 queries, and little training."""
+    short: dict[str, Any] = dict(TRAINING.get(name, {}))
     if issubclass(attacks[name], GradientAttack):  # type: ignore[arg-type]
-        short = {"steps": 12} | ({"step_size": 0.05} if preset and preset not in EXTRA else {})
-    elif name != "noise":
-        short = {"budget": 40}
+        short |= {"steps": 12} | ({"step_size": 0.05} if preset and preset not in EXTRA else {})
+    elif issubclass(attacks[name], SearchAttack):  # type: ignore[arg-type]
+        short |= {"budget": 40}
     if preset in EXTRA:
         return build_attack(name, **(EXTRA[preset] | short | params))
     return build_attack(name, preset=preset, **(short | params))
@@ -51,10 +69,12 @@ def attack(request: pytest.FixtureRequest) -> Attack:
 
 
 def test_images_stay_in_the_ball_and_in_range(attack: Attack, scene: Any) -> None:
-    images = attack(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    result = attack.run(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    images = result.images
     assert images.shape == scene.images.shape and images.dtype == torch.float32
     assert not images.requires_grad
-    assert inside_ball(images, scene.images, attack.epsilon)
+    assert result.bounded == attack.bounded
+    assert inside_ball(images, scene.images, attack.epsilon if attack.bounded else 1.0)
     assert not torch.equal(images, scene.images)
 
 
@@ -89,7 +109,7 @@ def test_cutting_the_batch_changes_no_code(attack: Attack, scene: Any) -> None:
 
 def test_no_worse_than_the_clean_start_and_counted_truthfully(attack: Attack, scene: Any) -> None:
     result = attack.run(scene.model, scene.images, labels=scene.labels, context=scene.context)
-    if type(attack).__name__ not in ("Noise", "Universal"):
+    if type(attack).__name__ not in UNCHOSEN:
         assert (result.objective <= result.clean_objective).all()
     if isinstance(attack, GradientAttack):
         assert (result.gradient_evaluations <= attack.gradient_steps).all()
@@ -97,7 +117,7 @@ def test_no_worse_than_the_clean_start_and_counted_truthfully(attack: Attack, sc
         assert (result.queries == 0).all()
     else:
         assert (result.gradient_evaluations == 0).all()
-        assert ((result.queries > 0) == (type(attack).__name__ != "Noise")).all()
+        assert ((result.queries > 0) == isinstance(attack, SearchAttack)).all()
     for field in ("objective", "finished", "zero_gradients", "nonfinite_gradients", "queries"):
         assert getattr(result, field).shape == (6,)
     assert (result.nonfinite_gradients == 0).all()
@@ -139,6 +159,23 @@ def test_goal_and_theory_codes(attack: Attack, scene: Any) -> None:
     else:
         assert theory is not None and theory.shape == codes.shape
         assert set(theory.flatten().tolist()) <= {-1.0, 1.0}
+
+
+def test_what_is_fitted_can_be_stored_and_handed_back(attack: Attack, scene: Any) -> None:
+    training = replace(scene.context, targets=None, sample_ids=None)
+    fitted = attack.fit(scene.model, training)
+    assert attack.fits == bool(fitted)
+    assert {tensor.dtype for tensor in fitted.values()} <= {torch.float32, torch.int64}
+    again = attack.fit(scene.model, replace(scene.context, targets=scene.context.targets.flip(0)))
+    assert fitted.keys() == again.keys() and all(torch.equal(fitted[name], again[name]) for name in fitted)
+    if not attack.fits:
+        return
+    stored = load(save(fitted))
+    handed = replace(scene.context, fitted=stored)
+    anew = attack(scene.model, scene.images, labels=scene.labels, context=scene.context)
+    assert torch.equal(attack(scene.model, scene.images, labels=scene.labels, context=handed), anew)
+    with pytest.raises(InputError, match="fitted holds no"):
+        attack(scene.model, scene.images, labels=scene.labels, context=replace(scene.context, fitted={}))
 
 
 def test_integer_and_multi_hot_labels_are_the_same(attack: Attack, scene: Any) -> None:
