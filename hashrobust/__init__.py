@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hashrobust.backbones import build_backbone
     from hashrobust.datasets import load_dataset
     from hashrobust.errors import HashRobustError, InputError
+    from hashrobust.experiments.audit import audit
     from hashrobust.metrics import average_precision, chance, retrieval_metrics
     from hashrobust.models import Classifier, HashModel, load_model, save_model
     from hashrobust.objectives import build_objective
@@ -27,6 +28,7 @@ _HOMES = {
     "load_dataset": "datasets",
     "HashRobustError": "errors",
     "InputError": "errors",
+    "audit": "experiments.audit",
     "average_precision": "metrics",
     "chance": "metrics",
     "retrieval_metrics": "metrics",
@@ -59,6 +61,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "HammingIndex",
     "AttackContext",
     "build_attack",
+    "audit",
     "average_precision",
     "chance",
     "retrieval_metrics",

@@ -34,6 +34,8 @@ class Attack(ABC):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     fits: ClassVar[bool] = False
     """Whether the attack learns something once per model, see `fit`."""
+    follows_gradient: ClassVar[bool] = True
+    """Whether the result depends on the model's gradient; False for attacks that only ask or draw."""
 
     def __post_init__(self) -> None:
         if self.epsilon > 1:

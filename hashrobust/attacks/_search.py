@@ -71,6 +71,8 @@ class SearchAttack(Attack):
     budget: int = 5000
     share: float = 0.8
 
+    follows_gradient = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.oracle not in ORACLES:

@@ -32,6 +32,8 @@ class Noise(Attack):
 
     kind: str = "uniform"
 
+    follows_gradient = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kind not in ("uniform", "sign"):

@@ -12,6 +12,7 @@ import typer
 
 from hashrobust.cli import (
     attack,
+    audit,
     check,
     data,
     evaluate,
@@ -45,6 +46,7 @@ app.command("index")(index.command)
 app.command("search")(search.command)
 app.command("evaluate")(evaluate.command)
 app.command("attack")(attack.command)
+app.command("audit")(audit.command)
 app.command("report")(report.command)
 app.command("list")(listing.command)
 app.command("data")(data.command)

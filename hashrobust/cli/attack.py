@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,12 +17,13 @@ from hashrobust.cli._options import (
     Plugin,
     Quiet,
     Results,
-    Run,
     Threads,
     parse_params,
     parse_step_size,
     split_list,
 )
+from hashrobust.cli._subject import Dataset, Model, ModelImageSize, OptionalRun, Weights, find_subject
+from hashrobust.errors import InputError
 
 if TYPE_CHECKING:
     from hashrobust.experiments.config import AttackConfig
@@ -33,7 +33,7 @@ PICTURE = "examples/examples.png"
 
 
 def command(
-    run: Run,
+    run: OptionalRun = None,
     attack: Annotated[
         list[str], typer.Option(help="See `hashrobust list attacks`; several: repeat or a,b.")
     ] = ["center"],  # noqa: B006
@@ -53,6 +53,14 @@ def command(
     steps: Annotated[int | None, typer.Option(help="Gradient steps.", show_default="the attack's")] = None,
     step_size: Annotated[str | None, typer.Option(help="Such as 1/255.", show_default="the attack's")] = None,
     restarts: Annotated[int | None, typer.Option(help="Random starts.", show_default="the attack's")] = None,
+    surrogate: Annotated[
+        str | None,
+        typer.Option(help="Transfer: a run whose gradients are followed in place of the attacked one's."),
+    ] = None,
+    warm_start: Annotated[
+        bool,
+        typer.Option("--warm-start", help="Begin each of several ascending epsilons where the last ended."),
+    ] = False,
     queries: Annotated[
         int | None, typer.Option(help="A fixed subset of so many queries.", show_default="all")
     ] = None,
@@ -61,6 +69,10 @@ def command(
     batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 100,
     threads: Threads = None,
     param: Params = [],  # noqa: B006
+    model: Model = None,
+    weights: Weights = None,
+    dataset: Dataset = None,
+    image_size: ModelImageSize = None,
     picture: Annotated[
         bool, typer.Option(help="Write a picture of examples into each attack's folder.")
     ] = True,
@@ -75,8 +87,7 @@ def command(
 ) -> None:
     """Attack a run's queries inside an L-infinity ball; prints clean, attacked, theory and chance mAP."""
     from hashrobust.experiments.attack_runs import attack_cost, attack_run
-    from hashrobust.experiments.config import AttackConfig, parse_epsilon
-    from hashrobust.experiments.store import find_run
+    from hashrobust.experiments.config import AttackConfig
 
     progress = ConsoleProgress(quiet=quiet)
     own = {
@@ -97,14 +108,25 @@ def command(
             query_seed=query_seed,
             batch_size=batch_size,
             threads=threads,
+            surrogate=surrogate,
+            start_epsilons=smaller,
         )
         for name in split_list(attack)
         for params in [_fitting(name, given, progress) | parse_params(param)]
-        for radius in [parse_epsilon(text) for text in split_list(epsilon)] or [_own_epsilon(name, preset)]
+        for radius, smaller in _epsilons(epsilon, name, preset, warm_start)
         for through in split_list(gradient)
     ]
     configs = _distinct(asked, progress)
-    folder = find_run(run, results)
+    folder = find_subject(
+        run,
+        results,
+        model=model,
+        weights=weights,
+        dataset=dataset,
+        image_size=image_size,
+        data_dir=data_dir,
+        device=device,
+    )
     if dry_run:
         for config in configs:
             print(attack_cost(folder, config, data_dir=data_dir, device=device))
@@ -132,6 +154,21 @@ def command(
     progress.say(f"next: hashrobust report {folder.path.parent}")
 
 
+def _epsilons(
+    texts: list[str], name: str, preset: str | None, warm_start: bool
+) -> list[tuple[float, tuple[float, ...]]]:
+    """Each epsilon with those through which it is warm-started; without any the attack's own."""
+    from hashrobust.experiments.config import parse_epsilon
+
+    listed = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    if warm_start and len(listed) > len(set(listed)):
+        raise InputError(
+            f"epsilons {','.join(listed)} hold one twice: a warm start takes each once, ascending"
+        )
+    found = [parse_epsilon(text) for text in dict.fromkeys(listed)] or [_own_epsilon(name, preset)]
+    return [(epsilon, tuple(found[:place]) if warm_start else ()) for place, epsilon in enumerate(found)]
+
+
 def _own_epsilon(name: str, preset: str | None) -> float:
     """The epsilon that the preset publishes, or the attack's default."""
     from hashrobust.attacks import build_attack
@@ -150,21 +187,18 @@ def _fitting(name: str, given: dict[str, Any], progress: ConsoleProgress) -> dic
 
 
 def _distinct(asked: list[AttackConfig], progress: ConsoleProgress) -> list[AttackConfig]:
-    """The attacks to run, all checked; one that follows no gradient runs once, as `exact`."""
-    from hashrobust.attacks import GradientAttack
-    from hashrobust.experiments.attack_runs import build, check_gradient_name
+    """The attacks to run, all checked; one that follows no gradient runs once, as `none`."""
+    from hashrobust.experiments.attack_runs import build, check_gradient_name, with_gradient
 
-    configs = []
-    without = []
+    configs: list[AttackConfig] = []
+    without: dict[str, None] = {}
     for config in asked:
         check_gradient_name(config.gradient)
-        if isinstance(build(config), GradientAttack) or config.gradient == "exact":
-            configs.append(config)
-        else:
-            without.append(config.attack)
-            configs.append(replace(config, gradient="exact"))
-    for name in dict.fromkeys(without):
-        progress.say(f"{name} follows no gradient: it runs once and counts as exact")
+        configs.append(with_gradient(config, build(config)))
+        if configs[-1].gradient != config.gradient and config.gradient != "exact":
+            without[config.attack] = None
+    for name in without:
+        progress.say(f"{name} follows no gradient: it runs once, its gradient is none")
     return [config for place, config in enumerate(configs) if config not in configs[:place]]
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hashrobust.attacks import Attack, GradientAttack, SearchAttack, build_attack
+from hashrobust.datasets import RetrievalDataset
 from hashrobust.errors import InputError
 from hashrobust.experiments.attack_scores import score_attack, write_examples
 from hashrobust.experiments.bench import PARTS, Bench
 from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.environment import record_environment, threads
-from hashrobust.experiments.store import Folder
+from hashrobust.experiments.files import file_digest
+from hashrobust.experiments.retrieval_runs import CODES
+from hashrobust.experiments.store import Folder, find_run
+from hashrobust.experiments.subject import Subject
 from hashrobust.progress import Progress, Silent
 from hashrobust.rules import rules
 
@@ -22,6 +27,8 @@ def attack_run(
     run: Folder,
     config: AttackConfig,
     *,
+    subject: Subject | None = None,
+    surrogate: Subject | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
@@ -29,19 +36,25 @@ def attack_run(
 ) -> Folder:
     """Attack a run's queries; the attack's folder `attacks/<name>-<hash8>`.
 
+    `subject` is the run if it is open already, `surrogate` likewise the run that `config.surrogate` names.
+
     Raises:
         InputError: an unknown name or impossible value, before any folder is made.
         StoreError: the run is unfinished, damaged, in use, or its data has changed.
     """
     check_gradient_name(config.gradient)
     attack = build(config)
+    config = with_gradient(config, attack)
     progress = progress or Silent()
+    where = Where(data_dir, device, progress)
+    config, surrogate = where.with_surrogate(run, config, surrogate)
     path = run.path / "attacks" / config.folder_name
     if not overwrite and Folder(path).has("metrics.json"):
         progress.say(f"{run.name}/{path.name} is done already")
         return Folder.open(path)
     with run.lock(), threads(config.threads):
-        bench = Bench.prepare(run, config, attack, data_dir=data_dir, device=device, progress=progress)
+        subject = subject or where.open(run)
+        bench = Bench.prepare(subject, config, attack, surrogate)
         if overwrite and path.exists():
             Folder(path).clear()
         folder = Folder.create(path, config.to_dict())
@@ -59,13 +72,18 @@ def _fill(folder: Folder, bench: Bench, progress: Progress) -> None:
     """Craft, score, and store what an attack folder holds; the metrics last, as they say that it is done."""
     crafted = bench.craft(folder, progress)
     facts = bench.gradient_facts()
-    if not facts["gradient_check_passed"]:
+    if facts["gradient_check_passed"] is None:
+        progress.say(
+            f"gradients are not checked against finite differences: {facts['gradient_check_skipped']}"
+        )
+    elif not facts["gradient_check_passed"]:
         progress.say(
             f"warning: exact gradients fail the finite-difference check (cosine {facts['gradient_check_cosine']:.3f}, "
             f"{100 * facts['gradient_check_kink_share']:.0f}% kinks): see Gradients in docs/conventions.md"
         )
-    metrics, queries = score_attack(crafted, bench.codes, bench.chosen, bench.data)
-    write_examples(folder, crafted, bench.codes, bench.chosen, bench.data, bench.examples())
+    codes = bench.subject.codes
+    metrics, queries = score_attack(crafted, codes, bench.chosen, bench.data)
+    write_examples(folder, crafted, codes, bench.chosen, bench.data, bench.examples())
     folder.write_table("queries.parquet", queries)
     folder.write_json("metrics.json", metrics | facts | describe(bench.attack))
 
@@ -80,13 +98,57 @@ def attack_cost(
     """
     with run.lock(), threads(config.threads):
         attack = build(config)
-        return Bench.prepare(run, config, attack, data_dir=data_dir, device=device, progress=Silent()).cost()
+        where = Where(data_dir, device, Silent())
+        subject = where.open(run)
+        config, surrogate = where.with_surrogate(run, config, None)
+        return Bench.prepare(subject, with_gradient(config, attack), attack, surrogate).cost()
+
+
+@dataclass(frozen=True)
+class Where:
+    """How runs are opened."""
+
+    data_dir: Path | None
+    device: str
+    progress: Progress
+
+    def open(self, run: Folder, data: RetrievalDataset | None = None) -> Subject:
+        """The run with its model, data and codes."""
+        return Subject.open(
+            run, data=data, data_dir=self.data_dir, device=self.device, progress=self.progress
+        )
+
+    def with_surrogate(
+        self, run: Folder, config: AttackConfig, surrogate: Subject | None
+    ) -> tuple[AttackConfig, Subject | None]:
+        """The configuration with the surrogate's full name and digest, and the surrogate opened.
+
+        Raises:
+            InputError: the surrogate is the attacked run itself.
+            StoreError: no such run beside the attacked one.
+        """
+        if config.surrogate is None:
+            return config, None
+        if surrogate is None:
+            found = find_run(config.surrogate, run.path.parent)
+            if found.path.resolve() == run.path.resolve():
+                raise InputError(
+                    f"surrogate '{found.name}' is the attacked run itself: name another one, or leave it out"
+                )
+            surrogate = self.open(found)
+        digest = file_digest(surrogate.folder.file(CODES, made_by="index"))
+        return replace(config, surrogate=surrogate.name, surrogate_digest=digest), surrogate
+
+
+def with_gradient(config: AttackConfig, attack: Attack) -> AttackConfig:
+    """The configuration as it is stored: an attack that follows no gradient says `none`."""
+    return config if attack.follows_gradient else replace(config, gradient="none")
 
 
 def check_gradient_name(gradient: str) -> None:
-    """Refuse a gradient that is none of `exact`, `rule` and `rule:NAME`."""
+    """Refuse a gradient that is none of `exact`, `rule`, `rule:NAME` and `none`."""
     kind, colon, name = gradient.partition(":")
-    if gradient in ("exact", "rule"):
+    if gradient in ("exact", "rule", "none"):
         return
     if kind != "rule" or not colon:
         raise InputError(f"unknown gradient '{gradient}': use exact, rule, or rule:NAME such as rule:frsf")
@@ -108,7 +170,7 @@ def build(config: AttackConfig) -> Attack:
 
 def describe(attack: Attack) -> dict[str, Any]:
     """The attack's settings as they ended up after preset and defaults."""
-    settings: dict[str, Any] = {"goal": attack.goal}
+    settings: dict[str, Any] = {"goal": attack.goal, "bounded": attack.bounded}
     if isinstance(attack, GradientAttack):
         settings |= {
             "steps": attack.steps,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,27 +17,28 @@ from torch import Tensor
 from hashrobust.attacks import (
     Attack,
     AttackContext,
+    AttackResult,
     GradientAttack,
     SearchAttack,
     draw_targets,
+    inside_ball,
+    outward,
     perturbation,
     round_to_8_bits,
 )
 from hashrobust.datasets import RetrievalDataset
 from hashrobust.errors import HashRobustError, InputError
 from hashrobust.experiments.attack_scores import Crafted
-from hashrobust.experiments.config import AttackConfig, FinetuneConfig
-from hashrobust.experiments.environment import choose_device
+from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.gradient_checks import gradient_facts
-from hashrobust.experiments.retrieval_runs import StoredCodes, encode_run
-from hashrobust.experiments.store import Folder
-from hashrobust.experiments.training_runs import load_run, load_run_data
-from hashrobust.models import HashModel, frozen, sign
+from hashrobust.experiments.store import Folder, config_hash
+from hashrobust.experiments.subject import Subject, check_surrogate
+from hashrobust.models import Hasher, frozen, load_tensors, save_tensors, sign
 from hashrobust.progress import Progress
-from hashrobust.rules import convert, exact_gradient, redraw_feedback
+from hashrobust.rules import convert, exact_gradient, feedback_scale, feedback_seed, redraw_feedback
 
 EXAMPLES = 6
-PARTS = "parts"
+PARTS, FITTED = "parts", "fitted"
 
 
 def choose_queries(total: int, wanted: int | None, seed: int) -> NDArray[np.int64]:
@@ -57,75 +57,77 @@ def choose_queries(total: int, wanted: int | None, seed: int) -> NDArray[np.int6
 
 
 @contextmanager
-def gradient_path(model: HashModel, gradient: str, *, seed: int, scale: str) -> Iterator[HashModel]:
+def gradient_path(model: Hasher, gradient: str) -> Iterator[Hasher]:
     """The model through which the attacker differentiates: exactly, by its own rule, or by a named one.
 
-    The forward pass, and so the codes, are the same in all three.
+    The forward pass, and so the codes, are the same in all three. A named rule's feedback is drawn with
+    the seed and scale of the model's own (0 and "xavier" if it has none).
     """
-    if gradient == "exact":
+    if gradient in ("exact", "none"):
         with exact_gradient(model):
             yield model
     elif gradient == "rule":
         yield model
     else:
         through = copy.deepcopy(model)
+        seed, scale = feedback_seed(model) or 0, feedback_scale(model) or "xavier"
         convert(through, gradient.removeprefix("rule:"), seed=seed, scale=scale)
         yield through
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A run made ready to be attacked."""
+    """A subject made ready to be attacked; `source` is the model that the attacker holds, unless it is a
+    surrogate the subject itself."""
 
     config: AttackConfig
     attack: Attack
-    model: HashModel
-    training: FinetuneConfig
-    data: RetrievalDataset
-    codes: dict[str, StoredCodes]
+    subject: Subject
+    source: Subject
     chosen: NDArray[np.int64]
     targets: Tensor | None
 
     @classmethod
     def prepare(
-        cls,
-        run: Folder,
-        config: AttackConfig,
-        attack: Attack,
-        *,
-        data_dir: Path | None,
-        device: str,
-        progress: Progress,
+        cls, subject: Subject, config: AttackConfig, attack: Attack, surrogate: Subject | None = None
     ) -> Bench:
-        """Load the model, the data, the stored codes and the chosen queries; draw targets."""
-        data = load_run_data(run, data_dir)
-        model = load_run(run).to(choose_device(device))
-        codes = encode_run(run, data=data, device=device, progress=progress)
-        chosen = choose_queries(len(data.query), config.queries, config.query_seed)
+        """Choose the queries and draw the targets.
+
+        Raises:
+            InputError: more queries than there are, or a surrogate that does not fit.
+        """
+        if surrogate is not None:
+            check_surrogate(surrogate, subject)
+        chosen = choose_queries(len(subject.data.query), config.queries, config.query_seed)
         targets = None
         if attack.goal == "targeted":
             targets = draw_targets(
-                data.query.labels[chosen],
-                torch.from_numpy(codes["database"].labels),
+                subject.data.query.labels[chosen],
+                torch.from_numpy(subject.codes["database"].labels),
                 seed=config.seed,
-                sample_ids=data.query.ids[chosen],
+                sample_ids=subject.data.query.ids[chosen],
             )
-        training = FinetuneConfig.from_dict(run.config)
-        return cls(config, attack, model, training, data, codes, chosen, targets)
+        return cls(config, attack, subject, surrogate or subject, chosen, targets)
+
+    @property
+    def model(self) -> Hasher:
+        """The model whose codes are scored."""
+        return self.subject.model
+
+    @property
+    def data(self) -> RetrievalDataset:
+        """Of both models."""
+        return self.subject.data
 
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return self.model.device
+        return self.subject.device
 
     @contextmanager
-    def attacker(self) -> Iterator[HashModel]:
+    def attacker(self) -> Iterator[Hasher]:
         """The frozen model that the attacker differentiates through."""
-        scale, seed = self.training.feedback_scale, self.training.seed
-        with (
-            gradient_path(self.model, self.config.gradient, seed=seed, scale=scale) as through,
-            frozen(through),
-        ):
+        with gradient_path(self.source.model, self.config.gradient) as through, frozen(through):
             yield through
 
     def examples(self) -> list[int]:
@@ -137,9 +139,11 @@ class Bench:
         """Clean query images of these positions in the chosen subset, on the device."""
         return self.data.query.load(self.chosen[start:stop]).to(self.device)
 
-    def context(self, start: int, stop: int, through: HashModel) -> AttackContext:
-        """What the attacker of these queries knows."""
-        train, database = self.codes["train"], self.codes["database"]
+    def context(
+        self, start: int, stop: int, through: Hasher, of: Subject, fitted: Mapping[str, Tensor] | None = None
+    ) -> AttackContext:
+        """What the attacker of these queries knows, in codes of a subject, and what the attack has fitted."""
+        train, database = of.codes["train"], of.codes["database"]
         return AttackContext(
             train_codes=self._tensor(train.codes),
             train_labels=self._tensor(train.labels),
@@ -148,7 +152,8 @@ class Bench:
             database_labels=self._tensor(database.labels),
             targets=None if self.targets is None else self.targets[start:stop].to(self.device),
             sample_ids=self.data.query.ids[self.chosen[start:stop]],
-            before_step=lambda restart, step: redraw_feedback(through, self.config.seed, restart, step),
+            fitted=fitted,
+            before_step=lambda *key: redraw_feedback(through, self.config.seed, *key),
         )
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
@@ -169,10 +174,10 @@ class Bench:
         steps = attack.budget if isinstance(attack, SearchAttack) else 0
         if isinstance(attack, GradientAttack):
             steps = attack.gradient_steps
-        with frozen(self.model):
-            self.model(images)
+        with frozen(self.source.model):
+            self.source.model(images)
             started = time.perf_counter()
-            z = self.model(images.requires_grad_(not searches))
+            z = self.source.model(images.requires_grad_(not searches))
             if not searches:
                 z.sum().backward()
             step = time.perf_counter() - started
@@ -184,7 +189,7 @@ class Bench:
             if self.config.gradient == "rule" and isinstance(self.attack, GradientAttack):
                 # The draw of the last step, whether or not this process has made that step.
                 redraw_feedback(through, self.config.seed, self.attack.descents - 1, self.attack.steps - 1)
-            return gradient_facts(self.model, through, self.batch(0, 8))
+            return gradient_facts(self.source.model, through, self.batch(0, 8), epsilon=self.config.epsilon)
 
     def craft(self, folder: Folder, progress: Progress) -> Crafted:
         """Attack all chosen queries; batches that are stored already are read back."""
@@ -194,6 +199,7 @@ class Bench:
         done = sum(
             min(size, total - start) for start, part in zip(starts, parts, strict=True) if part.exists()
         )
+        fitted = self._fitted(progress) if done < total else None
         with progress.track(
             f"{self.config.attack} ({self.config.gradient})", total, "queries", done
         ) as advance:
@@ -201,20 +207,51 @@ class Bench:
                 if part.exists():
                     continue
                 stop = min(start + size, total)
-                folder.write_arrays(f"{PARTS}/{part.name}", self._craft_batch(start, stop), seal=False)
+                arrays = self._craft_batch(start, stop, fitted)
+                folder.write_arrays(f"{PARTS}/{part.name}", arrays, seal=False)
                 advance(stop - start, "")
         return Crafted.read(parts)
 
-    def _craft_batch(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+    def _fitted(self, progress: Progress) -> dict[str, Tensor] | None:
+        """What the attack learns once per model, stored in the attacked run for every later attack alike."""
+        if not self.attack.fits:
+            return None
+        whole = self.config.to_dict()
+        relevant = {key: whole[key] for key in whole if key not in ("queries", "query_seed", "batch_size")}
+        name = f"{FITTED}/{self.config.attack}-{config_hash(relevant)}.safetensors"
+        run = self.subject.folder
+        if not run.has(name):
+            progress.say(f"{self.config.attack} is fitted on the training images, once for this run")
+            with self.attacker() as through:
+                known = self.context(0, 0, through, self.source)
+                learned = self.attack.fit(through, replace(known, targets=None, sample_ids=None))
+            with run.writing(name) as temporary:
+                save_tensors(learned, temporary, {"attack": self.config.attack})
+            run.seal(name)
+        return load_tensors(run.file(name, made_by="attack"))[0]
+
+    def _craft_batch(
+        self, start: int, stop: int, fitted: Mapping[str, Tensor] | None
+    ) -> dict[str, NDArray[Any]]:
         clean = self.batch(start, stop)
         labels = self.data.query.labels[self.chosen[start:stop]].to(self.device)
         with self.attacker() as through:
-            context = self.context(start, stop, through)
-            result = self.attack.run(through, clean, labels=labels, context=context)
-        rounded = round_to_8_bits(result.images, clean, self.config.epsilon)
+            context = self.context(start, stop, through, self.source, fitted)
+            result = self._run(through, clean, labels, context)
+        # Attacks of others may have replaced the check in `run`.
+        if result.bounded and not inside_ball(result.images, clean, self.config.epsilon):
+            raise HashRobustError(
+                f"attack '{self.config.attack}' left its ball of radius {255 * self.config.epsilon:g}/255: "
+                "mend the attack, its images do not count"
+            )
+        reach = self.config.epsilon if result.bounded else 1.0
+        rounded = round_to_8_bits(result.images, clean, reach)
         clean_codes = self.model.encode(clean)
         self._check_forward(clean, clean_codes)
-        theory = self.attack.theory_codes(clean_codes.float().to(self.device), labels, context)
+        # In the codes of the model under attack, whoever lent the gradient.
+        learned = fitted if self.source is self.subject else None
+        own = self.context(start, stop, self.model, self.subject, learned)
+        theory = self.attack.theory_codes(clean_codes.float().to(self.device), labels, own)
         arrays = {
             "clean_codes": clean_codes,
             "codes": self.model.encode(result.images),
@@ -232,9 +269,26 @@ class Bench:
         }
         return {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
 
+    def _run(self, through: Hasher, clean: Tensor, labels: Tensor, context: AttackContext) -> AttackResult:
+        """The attack, through the smaller epsilons first if it is warm-started; the work of all is counted."""
+        result: AttackResult | None = None
+        spent = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
+        before = 0.0
+        for epsilon in (*self.config.start_epsilons, self.config.epsilon):
+            if result is not None:
+                start = outward(result.images, clean, before, epsilon)
+                context = replace(context, start_images=start)
+            result = replace(self.attack, epsilon=epsilon).run(through, clean, labels=labels, context=context)
+            spent = spent + result.gradient_evaluations
+            before = epsilon
+        assert result is not None
+        return replace(result, gradient_evaluations=spent)
+
     def _check_forward(self, clean: Tensor, codes: Tensor) -> None:
+        """Codes must be the same twice, and the same with and without the rule's feedback."""
         with exact_gradient(self.model):
             if not torch.equal(self.model.encode(clean), codes):
                 raise HashRobustError(
-                    f"rule '{self.training.rule}' changes the codes of the forward pass: its attacks mean nothing"
+                    f"run '{self.subject.name}' gives the same images other codes when asked again: its answers "
+                    "are random or depend on the gradient's mode, so its attacks mean nothing"
                 )

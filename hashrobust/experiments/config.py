@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Self
 
 from hashrobust.errors import InputError, UnknownNameError
@@ -149,8 +150,10 @@ class FinetuneConfig(TrainingConfig):
 class AttackConfig:
     """One attack at one epsilon with one kind of gradient, on a fixed subset of the queries.
 
-    `gradient` is `exact`, `rule`, or `rule:NAME`; `params` are the attack's own parameters after
-    its preset; `queries` is None for all of them.
+    `gradient` is `exact`, `rule`, `rule:NAME`, or `none` for attacks that follow none; `params` are the
+    attack's own parameters after its preset; `queries` is None for all of them. `surrogate` names the run
+    whose gradients are followed in place of the attacked one's, `surrogate_digest` the SHA-256 of its codes.
+    `start_epsilons` are the smaller epsilons, ascending, through which the attack is warm-started.
     """
 
     attack: str
@@ -163,8 +166,17 @@ class AttackConfig:
     query_seed: int = 0
     batch_size: int = 100
     threads: int | None = None
+    surrogate: str | None = added(None)
+    surrogate_digest: str = added("")
+    start_epsilons: tuple[float, ...] = added(())
 
     def __post_init__(self) -> None:
+        chain = (*self.start_epsilons, self.epsilon)
+        if any(after <= before for before, after in pairwise(chain)):
+            listed = ",".join(f"{255 * epsilon:g}/255" for epsilon in chain)
+            raise InputError(
+                f"epsilons {listed} do not ascend: a warm start goes upward, list them from small to large, each once"
+            )
         if self.queries is not None and self.queries < 1:
             raise InputError(f"queries is {self.queries}: give at least 1, or leave it out for all")
         if self.batch_size < 1:

@@ -16,10 +16,11 @@ from hashrobust.datasets import RetrievalDataset
 from hashrobust.errors import InputError
 from hashrobust.experiments.environment import choose_device
 from hashrobust.experiments.files import read_arrays
+from hashrobust.experiments.foreign_runs import load_any
 from hashrobust.experiments.store import Folder
-from hashrobust.experiments.training_runs import load_run, load_run_data
+from hashrobust.experiments.training_runs import load_run_data
 from hashrobust.metrics import retrieval_metrics
-from hashrobust.models import HashModel
+from hashrobust.models import Hasher
 from hashrobust.progress import Progress, Silent
 from hashrobust.registry import did_you_mean
 from hashrobust.retrieval import KINDS, HammingIndex, pack, unpack
@@ -44,6 +45,7 @@ def encode_run(
     folder: Folder,
     *,
     data: RetrievalDataset | None = None,
+    model: Hasher | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
@@ -56,7 +58,7 @@ def encode_run(
     """
     if overwrite or not folder.has(CODES):
         data = data or load_run_data(folder, data_dir)
-        model = load_run(folder).to(choose_device(device))
+        model = model or load_any(folder).to(choose_device(device))
         folder.write_arrays(CODES, _encode_splits(model, data, progress or Silent()))
     stored = read_arrays(folder.file(CODES, made_by="index"))
     bits = int(stored["bits"][0])
@@ -67,7 +69,7 @@ def encode_run(
 
 
 def _encode_splits(
-    model: HashModel, data: RetrievalDataset, progress: Progress
+    model: Hasher, data: RetrievalDataset, progress: Progress
 ) -> dict[str, NDArray[np.uint8] | NDArray[np.int64]]:
     """Packed codes, labels and ids of every split, and the number of bits."""
     arrays: dict[str, NDArray[np.uint8] | NDArray[np.int64]] = {"bits": np.array([model.bits])}
@@ -176,7 +178,7 @@ def search_run(
     if k < 1:
         raise InputError(f"k is {k}: ask for at least 1 result")
     index = HammingIndex.load(folder.file(INDEX, made_by="index"))
-    model = load_run(folder).to(choose_device(device))
+    model = load_any(folder).to(choose_device(device))
     distances, positions = index.search(model.encode(image[None]), min(k, len(index)))
     labels = data.database.labels
     return [

@@ -233,6 +233,13 @@ class Folder:
             return []
         return [Folder.open(path) for path in sorted(root.iterdir()) if (path / CONFIG).exists()]
 
+    def audits(self) -> list[Folder]:
+        """The audits stored in this run, finished or not, by name."""
+        root = self.path / "audits"
+        if not root.is_dir():
+            return []
+        return [Folder.open(path) for path in sorted(root.iterdir()) if (path / CONFIG).exists()]
+
     def clear(self) -> None:
         """Remove all that the folder holds, but for the lock that a process may hold."""
         for path in self.path.iterdir():

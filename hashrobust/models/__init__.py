@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from hashrobust.models.files import load_model, load_tensors, load_weights, save_model, save_tensors
-from hashrobust.models.network import Classifier, HashModel, Network, Normalize, frozen, sign
+from hashrobust.models.foreign import ForeignModel, import_model, load_foreign_weights
+from hashrobust.models.network import Classifier, HashModel, ImageModel, Network, Normalize, frozen, sign
+
+Hasher = HashModel | ForeignModel
+"""A model whose outputs are hashed."""
 
 __all__ = [
     "Classifier",
+    "ForeignModel",
     "HashModel",
+    "Hasher",
+    "ImageModel",
     "Network",
     "Normalize",
     "frozen",
+    "import_model",
+    "load_foreign_weights",
     "load_model",
     "load_tensors",
     "load_weights",

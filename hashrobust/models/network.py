@@ -30,7 +30,56 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
-class Network(nn.Module):
+class ImageModel(nn.Module):
+    """What all models share, made here or not: images (B, C, H, W) in [0, 1] to outputs (B, K)."""
+
+    input_shape: tuple[int, int, int]
+    """Channels, height and width of the images."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; the CPU if there are none."""
+        for parameter in self.parameters():
+            return parameter.device
+        return torch.device("cpu")
+
+    def outputs(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
+        """Outputs z (N, K) of many images, in eval mode, without gradients, on the CPU.
+
+        Raises:
+            InputError: images that are not float (N, C, H, W) in [0, 1] with the model's channels.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: give at least 1")
+        if isinstance(images, Split):
+            batches: Iterator[Tensor] = (batch for batch, _ in images.batches(batch_size))
+        else:
+            batches = iter(torch.split(images, batch_size))
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                found = [self(self._checked(batch).to(self.device)).cpu() for batch in batches]
+        finally:
+            self.train(was_training)
+        return torch.cat(found) if found else torch.empty(0, self._output_count())
+
+    def _output_count(self) -> int:
+        raise NotImplementedError
+
+    def _checked(self, images: Tensor) -> Tensor:
+        channels = self.input_shape[0]
+        if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
+            raise InputError(
+                f"images have shape {tuple(images.shape)} and type {images.dtype}: "
+                f"this model takes float images (N, {channels}, H, W) in [0, 1]"
+            )
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            raise InputError("images hold values outside [0, 1]: divide bytes by 255, do not normalise")
+        return images
+
+
+class Network(ImageModel):
     """Normalise + backbone + linear head: images (B, C, H, W) in [0, 1] to outputs (B, K).
 
     Args:
@@ -101,42 +150,8 @@ class Network(nn.Module):
             mean, std = (v if len(v) == channels else [sum(v) / len(v)] * channels for v in normalization)
             self.normalize = Normalize(mean, std)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self.head.weight.device
-
-    def outputs(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
-        """Outputs z (N, K) of many images, in eval mode, without gradients, on the CPU.
-
-        Raises:
-            InputError: images that are not float (N, C, H, W) in [0, 1] with the model's channels.
-        """
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}: give at least 1")
-        if isinstance(images, Split):
-            batches: Iterator[Tensor] = (batch for batch, _ in images.batches(batch_size))
-        else:
-            batches = iter(torch.split(images, batch_size))
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                found = [self(self._checked(batch).to(self.device)).cpu() for batch in batches]
-        finally:
-            self.train(was_training)
-        return torch.cat(found) if found else torch.empty(0, self.head.out_features)
-
-    def _checked(self, images: Tensor) -> Tensor:
-        channels = self.input_shape[0]
-        if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
-            raise InputError(
-                f"images have shape {tuple(images.shape)} and type {images.dtype}: "
-                f"this model takes float images (N, {channels}, H, W) in [0, 1]"
-            )
-        if not bool(((images >= 0) & (images <= 1)).all()):
-            raise InputError("images hold values outside [0, 1]: divide bytes by 255, do not normalise")
-        return images
+    def _output_count(self) -> int:
+        return self.head.out_features
 
 
 class HashModel(Network):

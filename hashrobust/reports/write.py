@@ -12,6 +12,7 @@ from hashrobust.experiments import store
 from hashrobust.experiments.store import Folder
 from hashrobust.registry import did_you_mean
 from hashrobust.reports import labels
+from hashrobust.reports.audits import audit_bars, audits_frame, audits_table
 from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, training_curves
 from hashrobust.reports.filters import filter_frame
 from hashrobust.reports.findings import findings
@@ -59,6 +60,7 @@ def write_report(
     if papers and "tex" in formats:
         written.append(write_text("\n".join(map(to_latex, papers)), output / "paper_table.tex"))
     kinds = [name for name in ("png", "pdf", "svg") if name in formats]
+    written += _audits(results, output, formats, kinds)
     figures, left_out = _figures(frame, results, output, kinds) if kinds else ([], [])
     written += figures
     if "md" in formats:
@@ -71,6 +73,19 @@ def write_report(
         )
         page += [f"![{Path(name).stem}]({name})" for name in shown]
         written.append(write_text("\n\n".join(page) + "\n", output / "summary.md"))
+    return written
+
+
+def _audits(results: Path, output: Path, formats: Sequence[str], kinds: Sequence[str]) -> list[Path]:
+    """`audits.csv`, `audits.md` and the figure `audits`, if any audit is finished."""
+    frame = audits_frame(results)
+    if frame.empty:
+        return []
+    written = [write_frame(frame, output / "audits.csv")] if "csv" in formats else []
+    if "md" in formats:
+        written.append(write_text(to_markdown(audits_table(frame)), output / "audits.md"))
+    if kinds:
+        written += audit_bars(frame, output / f"audits.{kinds[0]}", also=kinds[1:])
     return written
 
 

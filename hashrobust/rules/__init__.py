@@ -1,5 +1,6 @@
 """Learning rules: which feedback weight V carries a layer's error back to its input."""
 
+from hashrobust.rules._agreement import SignalAgreement, signal_agreement
 from hashrobust.rules._convert import SCALES, ConversionReport, convert
 from hashrobust.rules._exact import exact_gradient
 from hashrobust.rules._feedback import (
@@ -19,6 +20,7 @@ __all__ = [
     "ConversionReport",
     "LayerAlignment",
     "Rule",
+    "SignalAgreement",
     "alignment",
     "convert",
     "exact_gradient",
@@ -29,4 +31,5 @@ __all__ = [
     "redraw_feedback",
     "rule_of",
     "rules",
+    "signal_agreement",
 ]

@@ -91,7 +91,7 @@ BAD_WORDS = {
     "report {results}/nowhere": "does not exist",
     "verify {results}/nowhere": "does not exist",
     # the parser's own
-    "attack": "(?i)missing argument.*see `hashrobust attack --help`",
+    "attack": "name either a run, or a model by --model",
     "attak": "(?i)no such command 'attak'",
     f"attack {RUN} --epsilom 8/255": "(?i)no such option.*--epsilom",
     f"attack {RUN} --plugin nothing.py": "plugin 'nothing.py' is not a Python file",

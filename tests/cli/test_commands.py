@@ -49,6 +49,8 @@ def test_defaults_are_those_of_the_configuration(command, config):
         "params": "param",
         "defence_params": "defence_param",
         "weights_digest": "weights",
+        "surrogate_digest": "surrogate",
+        "start_epsilons": "warm_start",
         "patience": "epochs",
         "schedule": "epochs",
         "head_learning_rate_factor": "learning_rate",
@@ -226,7 +228,7 @@ def test_an_attack_without_gradient_runs_once(cli, results, run_folder):
     assert outcome.code == 0
     assert outcome.err.count("noise follows no gradient") == 1
     (folder,) = (run_folder / "attacks").glob("noise-*")
-    assert 'gradient = "exact"' in (folder / "config.toml").read_text()
+    assert 'gradient = "none"' in (folder / "config.toml").read_text()
     assert "rule gradient" not in outcome.out
 
 

@@ -17,6 +17,7 @@ from hashrobust.experiments.attack_runs import attack_cost, attack_run
 from hashrobust.experiments.bench import choose_queries, gradient_path
 from hashrobust.experiments.retrieval_runs import encode_run
 from hashrobust.experiments.store import Folder, read_arrays
+from hashrobust.experiments.subject import Subject
 from hashrobust.experiments.training_runs import finetune_run, load_run, load_run_data
 from hashrobust.metrics import average_precision, chance_average_precision
 from hashrobust.models import frozen, sign
@@ -147,9 +148,9 @@ def test_gradient_paths_are_what_they_say(made: Folder) -> None:
     plain = load_run(made)
     convert(plain, "bp")
     rule = gradient(model)
-    with gradient_path(model, "exact", seed=0, scale="xavier") as through:
+    with gradient_path(model, "exact") as through:
         assert torch.equal(gradient(through), gradient(plain)) and not torch.equal(gradient(through), rule)
-    with gradient_path(model, "rule", seed=0, scale="xavier") as through:
+    with gradient_path(model, "rule") as through:
         assert torch.equal(gradient(through), rule)
     # The last layer by hand: its input's error is V^T delta with V of the stored feedback.
     features = model.backbone(model.normalize(images)).detach().requires_grad_()
@@ -164,7 +165,7 @@ def test_a_named_rules_gradient_leaves_the_run_alone(
     run = finetune_run(small.finetune(epochs=1), tmp_path)
     before = contents(run.path)
     model = load_run(run)
-    with gradient_path(model, "rule:frsf", seed=0, scale="xavier") as through:
+    with gradient_path(model, "rule:frsf") as through:
         assert through is not model and rule_of(through) == "frsf" and rule_of(model) == "bp"
     found = metrics(attack_run(run, replace(small.attack, gradient="rule:frsf", queries=12)))
     assert found["gradient_cosine"] < 0.999
@@ -210,9 +211,9 @@ def test_examples_show_what_was_retrieved(made: Folder) -> None:
 def test_a_forward_pass_that_the_rule_changes_is_an_error(run: Folder, small: Any) -> None:
     config = replace(small.attack, queries=4)
     attack = build_attack("center", epsilon=EPSILON, steps=6)
-    ready = bench.Bench.prepare(run, config, attack, data_dir=None, device="cpu", progress=Silent())
+    ready = bench.Bench.prepare(Subject.open(run, device="cpu", progress=Silent()), config, attack)
     wrong = -sign(ready.model.outputs(ready.batch(0, 4)))
-    with pytest.raises(HashRobustError, match="rule 'frsf' changes the codes of the forward pass"):
+    with pytest.raises(HashRobustError, match="gives the same images other codes"):
         ready._check_forward(ready.batch(0, 4), wrong)
 
 

@@ -1,0 +1,64 @@
+"""The run that a command is about: one that was made here, or a model of somebody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hashrobust.errors import InputError
+
+if TYPE_CHECKING:
+    from hashrobust.experiments.store import Folder
+
+OptionalRun = Annotated[
+    str | None,
+    typer.Argument(help="A run folder, or the beginning of a run's name in --results; or --model."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="A model not made here, as package.module:factory; images in [0, 1] to outputs."
+    ),
+]
+Weights = Annotated[Path | None, typer.Option("--weights", help="Of --model: a safetensors state dict.")]
+Dataset = Annotated[str | None, typer.Option("--dataset", help="Of --model: see `hashrobust list datasets`.")]
+ModelImageSize = Annotated[
+    int | None, typer.Option("--image-size", min=1, help="Of --model.", show_default="the dataset's own")
+]
+
+
+def find_subject(
+    run: str | None,
+    results: Path,
+    *,
+    model: str | None,
+    weights: Path | None,
+    dataset: str | None,
+    image_size: int | None,
+    data_dir: Path | None,
+    device: str,
+) -> Folder:
+    """The run folder.
+
+    Raises:
+        InputError: both or neither of a run and a model, or a model without its dataset.
+    """
+    from hashrobust.experiments.foreign_runs import import_foreign
+    from hashrobust.experiments.store import find_run
+
+    if (run is None) == (model is None):
+        raise InputError("name either a run, or a model by --model package.module:factory with --dataset")
+    if run is not None:
+        if weights is not None or dataset is not None or image_size is not None:
+            raise InputError("--weights, --dataset and --image-size belong to --model: a run has its own")
+        return find_run(run, results)
+    assert model is not None
+    if dataset is None:
+        raise InputError(
+            "--model needs --dataset: name what it retrieves from, see `hashrobust list datasets`"
+        )
+    return import_foreign(
+        model, dataset, results, weights=weights, image_size=image_size, data_dir=data_dir, device=device
+    )

@@ -1,0 +1,265 @@
+"""An audit as a folder in its run: planned, priced, resumed cell by cell, and read."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hashrobust.errors import HashRobustError, InputError
+from hashrobust.experiments.attack_runs import Where, attack_run, build, with_gradient
+from hashrobust.experiments.audit.evidence import depth_facts, determinism_facts
+from hashrobust.experiments.audit.plan import MAIN, AuditConfig, Cell, plan
+from hashrobust.experiments.audit.verdict import (
+    Evidence,
+    all_checks,
+    headline,
+    matched,
+    verdict,
+    verdict_sentence,
+)
+from hashrobust.experiments.bench import Bench
+from hashrobust.experiments.environment import record_environment, threads
+from hashrobust.experiments.files import file_digest
+from hashrobust.experiments.retrieval_runs import CODES
+from hashrobust.experiments.store import Folder
+from hashrobust.experiments.subject import Subject, check_surrogate
+from hashrobust.metrics import leave_one_out_average_precision
+from hashrobust.progress import Progress, Silent
+
+RESULT = "audit.json"
+QUERIES = "queries.parquet"
+AUDITS = "audits"
+
+
+def audit_run(
+    run: Folder,
+    config: AuditConfig,
+    *,
+    control: Folder | None = None,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Folder:
+    """Audit a run, beside its backpropagation twin if one is given; the audit's folder `audits/audit-<hash8>`.
+
+    Its attacks are ordinary attacks of the run, stored beside the others: what is done is not done again.
+
+    Raises:
+        InputError: an unknown name, an impossible value, or a control that does not fit.
+        StoreError: a run is unfinished, damaged, in use, or its data has changed.
+    """
+    where = Where(data_dir, device, progress or Silent())
+    subject, twin = _open(run, control, where)
+    return Audit.prepare(subject, twin, config, where.progress).run(overwrite=overwrite)
+
+
+def audit_cost(
+    run: Folder,
+    config: AuditConfig,
+    *,
+    control: Folder | None = None,
+    data_dir: Path | None = None,
+    device: str = "auto",
+) -> str:
+    """One sentence on what an audit would cost, from one measured gradient step."""
+    where = Where(data_dir, device, Silent())
+    subject, twin = _open(run, control, where)
+    with threads(config.threads):
+        return Audit.prepare(subject, twin, config, where.progress).cost()
+
+
+def _open(run: Folder, control: Folder | None, where: Where) -> tuple[Subject, Subject | None]:
+    if control is not None and control.path.resolve() == run.path.resolve():
+        raise InputError(f"control '{control.name}' is the audited run itself: name its backpropagation twin")
+    subject = where.open(run)
+    return subject, None if control is None else where.open(control, subject.data)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An audit made ready: the models, the cells, and who runs them."""
+
+    subject: Subject
+    twin: Subject | None
+    config: AuditConfig
+    cells: list[Cell]
+    progress: Progress
+
+    @classmethod
+    def prepare(
+        cls, subject: Subject, twin: Subject | None, config: AuditConfig, progress: Progress
+    ) -> Audit:
+        """Plan the cells.
+
+        Raises:
+            InputError: see `audit_run`.
+        """
+        if twin is not None:
+            check_surrogate(twin, subject)
+            digest = file_digest(twin.folder.file(CODES, made_by="index"))
+            config = replace(config, control=twin.name, control_digest=digest)
+        cells = plan(
+            config,
+            queries=len(subject.data.query),
+            rule=subject.rule,
+            control=None if twin is None else twin.name,
+        )
+        for cell in cells:
+            build(cell.config)
+        return cls(subject, twin, config, cells, progress)
+
+    def run(self, *, overwrite: bool = False) -> Folder:
+        """Run what is missing, and read it."""
+        folder = Folder(self.subject.folder.path / AUDITS / self.config.folder_name)
+        if folder.has(RESULT) and not overwrite:
+            self.progress.say(f"{self.subject.name}/{folder.name} is done already")
+            return Folder.open(folder.path)
+        with threads(self.config.threads):
+            determinism = determinism_facts(self.subject)
+            of_twin = None if self.twin is None else determinism_facts(self.twin)
+            folder = Folder.create(folder.path, self.config.to_dict())
+            record_environment(folder, device=self.subject.device, fingerprint=self.subject.data.fingerprint)
+            self.progress.say(self.cost())
+            started = time.perf_counter()
+            done, errors = self._run_cells(
+                overwrite,
+                random=determinism["differing_bits"] > 0,
+                random_twin=of_twin is not None and of_twin["differing_bits"] > 0,
+            )
+            folder.add_timing(audit_seconds=time.perf_counter() - started)
+            self._read(folder, done, errors, determinism, of_twin)
+        return folder
+
+    def cost(self) -> str:
+        """One sentence on how long the audit will take, from one measured step of the audited model."""
+        seconds, left = 0.0, 0
+        main = self.cells[0]
+        measured, steps, _ = self._bench(main).estimate()
+        for cell in self.cells:
+            if not self._folder(cell).has("metrics.json"):
+                left += 1
+                attack = build(cell.config)
+                taken = getattr(attack, "gradient_steps", 0) + getattr(attack, "budget", 0) / 3
+                seconds += measured * taken / max(steps, 1)
+        queries = main.config.queries
+        return (
+            f"audit of {self.subject.name}: {len(self.cells)} attacks on {queries} queries, "
+            f"{left} still to run, about {seconds / 60:.0f} min"
+        )
+
+    def _run_cells(
+        self, overwrite: bool, *, random: bool, random_twin: bool
+    ) -> tuple[dict[str, Folder], dict[str, str]]:
+        done: dict[str, Folder] = {}
+        errors: dict[str, str] = {}
+        with self.progress.track("audit", len(self.cells), "attacks") as advance:
+            for cell in self.cells:
+                if random and not cell.on_control:
+                    errors[cell.part] = (
+                        "the model gives other codes when asked again, which no attack is run on"
+                    )
+                    continue
+                try:
+                    done[cell.part] = self._attack(cell, overwrite)
+                except HashRobustError as error:
+                    if isinstance(error, InputError) and cell.part != MAIN and not errors:
+                        raise
+                    errors[cell.part] = str(error)
+                advance(1, cell.part)
+        return done, errors
+
+    def _on(self, cell: Cell) -> Subject:
+        if cell.on_control:
+            assert self.twin is not None
+            return self.twin
+        return self.subject
+
+    def _folder(self, cell: Cell) -> Folder:
+        config = with_gradient(cell.config, build(cell.config))
+        return Folder(self._on(cell).folder.path / "attacks" / config.folder_name)
+
+    def _bench(self, cell: Cell) -> Bench:
+        return Bench.prepare(self._on(cell), cell.config, build(cell.config))
+
+    def _attack(self, cell: Cell, overwrite: bool) -> Folder:
+        on = self._on(cell)
+        surrogate = self.twin if cell.config.surrogate is not None else None
+        return attack_run(on.folder, cell.config, subject=on, surrogate=surrogate, overwrite=overwrite)
+
+    def _read(
+        self,
+        folder: Folder,
+        done: dict[str, Folder],
+        errors: dict[str, str],
+        determinism: dict[str, Any],
+        of_twin: dict[str, Any] | None,
+    ) -> None:
+        tables = {
+            part: attack.read_table(QUERIES, made_by="attack").sort_values("query_id", ignore_index=True)
+            for part, attack in done.items()
+        }
+        evidence = Evidence(
+            cells=self.cells,
+            tables=tables,
+            metrics={
+                part: attack.read_json("metrics.json", made_by="attack") for part, attack in done.items()
+            },
+            errors=errors,
+            determinism=determinism,
+            validation_map=_validation_map(self.subject),
+            control_validation_map=None if self.twin is None else _validation_map(self.twin),
+            control_determinism=of_twin,
+        )
+        found, numbers = all_checks(evidence, self.config.epsilon), headline(evidence)
+        word = verdict(found)
+        folder.write_table(QUERIES, _per_query(evidence))
+        folder.write_json(
+            RESULT,
+            {
+                "verdict": word,
+                "sentence": verdict_sentence(word, found, numbers),
+                "matched": None if self.twin is None else matched(found),
+                "rule": self.subject.rule,
+                "headline": numbers,
+                "checks": [check.to_dict() for check in found],
+                "attacks": [self._row(cell, done, evidence) for cell in self.cells],
+                "gradient_by_depth": [] if determinism["differing_bits"] > 0 else depth_facts(self.subject),
+                "determinism": determinism,
+            },
+        )
+
+    def _row(self, cell: Cell, done: dict[str, Folder], evidence: Evidence) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "part": cell.part,
+            "access": cell.access,
+            "on_control": cell.on_control,
+            "epsilon": cell.config.epsilon,
+            "attack": cell.config.attack,
+            "gradient": cell.config.gradient,
+            "error": evidence.errors.get(cell.part),
+        }
+        if cell.part in done:
+            metrics = evidence.metrics[cell.part]
+            names = ("map", "map_low", "map_high", "clean_map", "theory_map", "gradient_evaluations")
+            row |= {name: metrics.get(name) for name in (*names, "model_queries")}
+            row["folder"] = f"{self._on(cell).name}/attacks/{done[cell.part].name}"
+        return row
+
+
+def _validation_map(subject: Subject) -> float:
+    stored = subject.codes["validation"]
+    return float(leave_one_out_average_precision(stored.codes, stored.labels).mean())
+
+
+def _per_query(evidence: Evidence) -> pd.DataFrame:
+    """One row a query: clean AP and the AP by each attack."""
+    first = next(iter(evidence.tables.values()), None)
+    if first is None:
+        return pd.DataFrame()
+    columns = {part: table["ap"] for part, table in evidence.tables.items()}
+    return pd.DataFrame({"query_id": first["query_id"], "clean": first["clean_ap"], **columns})

@@ -1,0 +1,149 @@
+"""Models that were not made here: any callable from images to outputs, attacked as it is."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hashrobust.errors import InputError
+from hashrobust.models.files import load_tensors
+from hashrobust.models.network import ImageModel, sign
+
+
+class ForeignModel(ImageModel):
+    """A callable from images (B, C, H, W) in [0, 1] to outputs z (B, K), whose signs are the code.
+
+    A module is held as a submodule, so that it is put into eval mode, moved and frozen as our own are.
+
+    Raises:
+        InputError: the callable fails on a batch of two images, or answers with another shape or NaN.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], input_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        if not callable(function):
+            raise InputError(
+                f"the model is of type {type(function).__name__}: give a callable from images to outputs"
+            )
+        self.function = function
+        self.input_shape = input_shape
+        self.eval()
+        with torch.no_grad():
+            self.bits = self._probe(torch.rand(2, *input_shape, device=self.device)).shape[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs z (B, K); a shape other than that of the first answer is an InputError."""
+        z = self.function(images)
+        if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(images):
+            raise InputError(
+                f"the model answers {len(images)} images with {_described(z)}: "
+                f"it must give outputs of shape ({len(images)}, bits)"
+            )
+        return z
+
+    def encode(self, images: Tensor, batch_size: int = 500) -> Tensor:
+        """Codes (N, K) int8 in {-1, +1}; as `HashModel.encode`.
+
+        Raises:
+            InputError: outputs that are not numbers, which have no code.
+        """
+        z = self.outputs(images, batch_size)
+        broken = int((~z.isfinite()).any(dim=1).sum())
+        if broken:
+            raise InputError(
+                f"the model's outputs are NaN or infinite for {broken} of {len(z)} images: "
+                "mend the model, such outputs have no code"
+            )
+        return sign(z)
+
+    def _output_count(self) -> int:
+        return self.bits
+
+    def _probe(self, images: Tensor) -> Tensor:
+        try:
+            z: Tensor = self(images)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"the model fails on images of shape {tuple(images.shape)} ({type(error).__name__}: {error}): "
+                "choose --dataset and --image-size as the model needs them"
+            ) from error
+        if not bool(z.isfinite().all()):
+            raise InputError("the model answers random images in [0, 1] with NaN or infinity: mend the model")
+        return z
+
+
+def import_model(name: str) -> Callable[[Tensor], Tensor]:
+    """The model that `package.module:factory` makes; the working directory is searched as well.
+
+    Raises:
+        InputError: the module cannot be imported, has no such factory, or the factory fails.
+    """
+    module_name, colon, factory_name = name.partition(":")
+    if not colon or not module_name or not factory_name:
+        raise InputError(f"model '{name}' is not of the form package.module:factory, such as mymodels:resnet")
+    with _working_directory_on_path():
+        try:
+            factory = getattr(importlib.import_module(module_name), factory_name)
+        except AttributeError:
+            raise InputError(
+                f"module '{module_name}' has no '{factory_name}': check the factory's name"
+            ) from None
+        except Exception as error:
+            raise InputError(
+                f"module '{module_name}' cannot be imported ({type(error).__name__}: {error}): "
+                "run from the folder that holds it, or install it"
+            ) from error
+        try:
+            model: Callable[[Tensor], Tensor] = factory()
+        except Exception as error:
+            raise InputError(
+                f"factory '{name}' fails ({type(error).__name__}: {error}): it must make a model without arguments"
+            ) from error
+    if not callable(model):
+        raise InputError(f"factory '{name}' makes a {type(model).__name__}: it must return a model")
+    return model
+
+
+def load_foreign_weights(model: Callable[[Tensor], Tensor], path: Path) -> None:
+    """Load a safetensors state dict into a module.
+
+    Raises:
+        InputError: the model is no module, or the file is unreadable or of another architecture.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"weights '{path}' have nowhere to go: the factory makes a {type(model).__name__}, no nn.Module; "
+            "let it load its own weights"
+        )
+    tensors, _ = load_tensors(path)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:200]
+        raise InputError(f"weights '{path}' do not fit the model: {first}") from error
+
+
+@contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    """Modules beside the user are found, as with `python -m`."""
+    here = str(Path.cwd())
+    present = here in sys.path
+    if not present:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if not present:
+            sys.path.remove(here)
+
+
+def _described(answer: object) -> str:
+    return f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"

@@ -1,0 +1,283 @@
+"""What audits found: one screen an audit, tables and a figure over all of them; reads audit folders only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hashrobust.experiments import store
+from hashrobust.experiments.store import Folder
+from hashrobust.reports.formats import Table, to_rich
+from hashrobust.reports.style import colour_of, save, styled
+
+RESULT = "audit.json"
+_ACCESS = {
+    "white box": "exact gradient",
+    "rule": "RULE gradient",
+    "transfer": "transfer",
+    "gradient-free": "no gradient",
+    "noise": "no gradient, noise",
+}
+
+
+def screen(audit: Folder) -> list[Any]:
+    """The audit on one screen: tables for a terminal and, last, the verdict as text."""
+    found = audit.read_json(RESULT, made_by="audit")
+    parts: list[Any] = [to_rich(_headline(audit, found)), to_rich(_attacks(found))]
+    if found["gradient_by_depth"]:
+        parts.append(to_rich(_depth(found["gradient_by_depth"])))
+    return [*parts, to_rich(checks_table(found)), f"verdict: {found['verdict']}. {found['sentence']}"]
+
+
+def audits_frame(results: Path) -> pd.DataFrame:
+    """One row per finished audit of the runs in a folder: its settings, headline (fractions) and check statuses."""
+    rows = []
+    for run in store.list_runs(results):
+        config = run.config
+        for audit in run.audits():
+            if not audit.has(RESULT):
+                continue
+            found = audit.read_json(RESULT, made_by="audit")
+            asked = {key: value for key, value in audit.config.items() if not isinstance(value, list)}
+            rows.append(
+                {
+                    "run": run.name,
+                    "rule": found["rule"],
+                    "defence": config.get("defence", "none"),
+                    "dataset": config.get("dataset"),
+                    "backbone": config.get("backbone"),
+                    **asked,
+                    "verdict": found["verdict"],
+                    "matched": found["matched"],
+                    **found["headline"],
+                    **{f"check: {check['name']}": check["status"] for check in found["checks"]},
+                    "folder": f"{run.name}/audits/{audit.name}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def audits_table(frame: pd.DataFrame) -> Table:
+    """The audits of a frame side by side, in percent; numbers by a rule's gradient say so."""
+    rows = tuple(
+        (
+            _label(row),
+            str(row["verdict"]),
+            _percent(row.get("clean_map")),
+            _interval(row, "worst_map"),
+            _percent(row.get("exact_map")),
+            f"(rule: {_percent(row.get('rule_map'))})" if _known(row.get("rule_map")) else "",
+            _percent(row.get("theory_map")),
+            _percent(row.get("chance_map")),
+            _advantage(row),
+            ", ".join(name.removeprefix("check: ") for name in frame.columns if row.get(name) == "FAIL"),
+        )
+        for row in frame.to_dict("records")
+    )
+    return Table(
+        title="Audits: mAP in percent, with 95% intervals over queries",
+        columns=(
+            *("model", "verdict", "clean", "worst case", "exact gradient", "(rule gradient)"),
+            *("theory", "chance", "worst case over control", "checks that failed"),
+        ),
+        rows=rows,
+        words=2,
+        notes=(
+            "Worst case: mean over queries of the lowest AP over all attacks. A PASS says that the worst-case number "
+            "can be quoted, not that it is high.",
+        ),
+    )
+
+
+def checks_table(found: dict[str, Any]) -> Table:
+    """Every check with its number and one sentence on what it means."""
+    return Table(
+        title="Checks",
+        columns=("check", "result", "meaning", "limit", "value"),
+        rows=tuple(
+            (
+                check["name"],
+                check["status"],
+                check["meaning"],
+                check["limit"],
+                "" if check["value"] is None else f"{check['value']:.4g}",
+            )
+            for check in found["checks"]
+        ),
+        words=4,
+    )
+
+
+@styled
+def audit_bars(frame: pd.DataFrame, path: Path, also: Sequence[str] = ()) -> list[Path]:
+    """For each audited model clean, rule-gradient, exact-gradient and worst-case mAP as bars."""
+    kinds = (
+        ("clean_map", "no attack", 0.25),
+        ("rule_map", "main attack, RULE gradient", 0.45),
+        ("exact_map", "main attack, exact gradient", 0.7),
+        ("worst_map", "worst case over all attacks", 1.0),
+    )
+    figure = Figure(figsize=(1.6 + 1.5 * max(len(frame), 2), 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(kinds)
+    rows = frame.to_dict("records")
+    for place, row in enumerate(rows):
+        for number, (column, _, shade) in enumerate(kinds):
+            value = row.get(column)
+            if value is not None and _known(value):
+                x = place + (number - 1.5) * width
+                axes.bar(
+                    x,
+                    100 * float(value),
+                    0.9 * width,
+                    color=colour_of(row["rule"]),
+                    alpha=shade,
+                    hatch="///" if column == "rule_map" else None,
+                    edgecolor="white",
+                )
+                axes.annotate(f"{100 * float(value):.0f}", (x, 100 * float(value)), ha="center", va="bottom")
+        if _known(row.get("worst_map_low")):
+            low, high, worst = (100 * row[name] for name in ("worst_map_low", "worst_map_high", "worst_map"))
+            axes.errorbar(
+                place + 1.5 * width, worst, yerr=[[worst - low], [high - worst]], color="0.3", capsize=2, lw=1
+            )
+        for column, dashes in (("theory_map", ":"), ("chance_map", "--")):
+            if _known(row.get(column)):
+                axes.hlines(100 * row[column], place - 0.42, place + 0.42, color="0.4", ls=dashes, lw=1)
+    axes.set_xticks(range(len(rows)), [f"{_label(row)}\n{row['verdict']}" for row in rows])
+    axes.set_ylabel("mAP (%)")
+    axes.set_title(
+        "left to right: no attack; RULE gradient (hatched); exact gradient; worst case with 95% over queries\n"
+        "dashed: chance, dotted: theory"
+    )
+    return save(figure, path, also)
+
+
+def _headline(audit: Folder, found: dict[str, Any]) -> Table:
+    numbers = found["headline"]
+    rows = [
+        ("clean mAP", _percent(numbers.get("clean_map"))),
+        ("worst case over all attacks", _interval(numbers, "worst_map")),
+        ("audited attack, exact gradient", _percent(numbers.get("exact_map"))),
+        ("theory", _percent(numbers.get("theory_map"))),
+        ("chance", _percent(numbers.get("chance_map"))),
+    ]
+    if "rule_map" in numbers:
+        gap = _interval(numbers, "masking_gap")
+        rows[3:3] = [
+            ("audited attack, RULE gradient", _percent(numbers["rule_map"])),
+            ("masking gap (rule - exact)", gap),
+            ("rule gradient: cosine to the exact one", f"{numbers['gradient_cosine']:.3f}"),
+            ("rule gradient: signs that agree", _percent(numbers["gradient_sign_agreement"])),
+        ]
+    if "control_worst_map" in numbers:
+        rows += [
+            ("control: clean mAP", _percent(numbers["control_clean_map"])),
+            ("control: audited attack, exact gradient", _percent(numbers["control_exact_map"])),
+            ("control: worst case", _percent(numbers["control_worst_map"])),
+            (
+                "validation mAP, control's",
+                f"{_percent(numbers['validation_map'])}, {_percent(numbers['control_validation_map'])}",
+            ),
+            (
+                "worst case over control's" + ("" if found["matched"] else " (not matched)"),
+                _interval(numbers, "advantage"),
+            ),
+        ]
+        if "zero_step_map" in numbers:
+            rows.append(
+                ("zero-step control: its attack by the RULE's gradient", _percent(numbers["zero_step_map"]))
+            )
+    settings = f"{numbers.get('queries', 0)} queries, epsilon {255 * audit.config['epsilon']:g}/255"
+    return Table(
+        title=f"{audit.path.parents[1].name}/{audit.name}: {settings}",
+        columns=("", "%"),
+        rows=tuple(rows),
+        words=1,
+        notes=("Intervals: 95% over queries, paired where two models or gradients are compared.",),
+    )
+
+
+def _attacks(found: dict[str, Any]) -> Table:
+    rows = tuple(
+        (
+            row["part"],
+            _ACCESS[row["access"]],
+            f"{255 * row['epsilon']:g}/255",
+            "failed" if row["error"] else _percent(row.get("map")),
+            _percent(row.get("theory_map")),
+            _count(row.get("gradient_evaluations")),
+            _count(row.get("model_queries")),
+        )
+        for row in found["attacks"]
+    )
+    return Table(
+        title="Attacks: mAP in percent",
+        columns=(
+            "attack",
+            "attacker's gradient",
+            "epsilon",
+            "mAP",
+            "theory",
+            "gradients an image",
+            "model queries",
+        ),
+        rows=rows,
+        words=2,
+    )
+
+
+def _depth(layers: Sequence[dict[str, Any]]) -> Table:
+    return Table(
+        title="The RULE's error against the exact one, from the output inward",
+        columns=("layer", "depth", "cosine", "signs that agree (%)", "norm ratio"),
+        rows=tuple(
+            (
+                layer["layer"],
+                str(layer["depth"]),
+                f"{layer['cosine']:.3f}",
+                _percent(layer["sign_agreement"]),
+                f"{layer['norm_ratio']:.3g}",
+            )
+            for layer in layers
+        ),
+        words=1,
+    )
+
+
+def _label(row: Any) -> str:
+    defence = row.get("defence", "none")
+    rule = (
+        row["rule"]
+        if _known(row.get("backbone")) and not str(row.get("run", "")).count("foreign")
+        else row["run"]
+    )
+    return str(rule) if defence in ("none", None) else f"{rule}+{defence}"
+
+
+def _advantage(row: Any) -> str:
+    if not _known(row.get("advantage")):
+        return ""
+    return _interval(row, "advantage") if row.get("matched") else "not matched"
+
+
+def _known(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and value != value)
+
+
+def _percent(value: Any) -> str:
+    return f"{100 * float(value):.1f}" if _known(value) else ""
+
+
+def _interval(row: Any, name: str) -> str:
+    if not _known(row.get(name)):
+        return ""
+    return f"{_percent(row[name])} [{_percent(row[f'{name}_low'])}, {_percent(row[f'{name}_high'])}]"
+
+
+def _count(value: Any) -> str:
+    return f"{float(value):.0f}" if _known(value) and value else ""

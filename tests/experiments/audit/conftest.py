@@ -1,0 +1,81 @@
+"""Two small networks on the digits, and audits of what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hashrobust as hr
+from hashrobust.datasets import RetrievalDataset
+from hashrobust.experiments.audit import AuditReport
+
+SETTINGS: dict[str, Any] = {
+    "epsilon": 0.1, "queries": 24, "steps": 20, "restarts": 2, "search": 40, "batch_size": 24
+}  # fmt: skip
+
+
+class Perceptron(nn.Module):
+    """A backbone of three layers, deep enough for feedback to go astray."""
+
+    feature_dim = 48
+    channels = 1
+    image_size = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(64, 96),
+            nn.ReLU(),
+            nn.Linear(96, 64),
+            nn.ReLU(),
+            nn.Linear(64, 48),
+            nn.ReLU(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers(images)
+        return features
+
+
+def trained(data: RetrievalDataset, *, rule: str = "bp", seed: int = 0) -> hr.HashModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = hr.HashModel(Perceptron(), bits=16, mean=data.mean, std=data.std)
+    if rule != "bp":
+        hr.convert(model, rule, seed=seed)
+    hr.finetune(
+        model, data, objective="csq", epochs=15, batch_size=50, learning_rate=3e-3, patience=None,
+        head_learning_rate_factor=1.0, seed=seed,
+    )  # fmt: skip
+    return model
+
+
+@pytest.fixture(scope="session")
+def data() -> RetrievalDataset:
+    return hr.load_dataset("digits", image_size=8)
+
+
+@pytest.fixture(scope="session")
+def plain(data: RetrievalDataset) -> hr.HashModel:
+    return trained(data)
+
+
+@pytest.fixture(scope="session")
+def twin(data: RetrievalDataset) -> hr.HashModel:
+    return trained(data, seed=1)
+
+
+@pytest.fixture
+def audited(data: RetrievalDataset, twin: hr.HashModel, tmp_path: Path) -> Callable[..., AuditReport]:
+    """The public audit, small."""
+
+    def run(model: Any, **own: Any) -> AuditReport:
+        return hr.audit(model, data, **{"control": twin, "results": tmp_path, **SETTINGS, **own})
+
+    return run
