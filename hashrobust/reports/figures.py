@@ -119,10 +119,11 @@ def _colour(row: Row) -> str:
 
 
 def _line_name(row: Row, extra: Sequence[str]) -> str:
-    gradient = "rule" if labels.is_rule_gradient(str(row["gradient"])) else "exact"
+    gradient = "rule" if labels.is_rule_gradient(str(row["gradient"])) else str(row["gradient"])
     shown = labels.rule_of(row, str(row["gradient"]))
     others = "".join(f", {labels.name(k)} {labels.setting(k, row[k])}" for k in extra)
-    return f"{shown}, {gradient} gradient{others}"
+    words = {"none": "no gradient", "transfer": "transfer"}.get(gradient, f"{gradient} gradient")
+    return f"{shown}, {words}{others}"
 
 
 @styled

@@ -115,12 +115,14 @@ def _attack(attack: Folder, run_settings: Mapping[str, Any]) -> _Record:
     metrics = _numbers(attack.read_json("metrics.json", made_by="attack"))
     own = {
         **{k: config[k] for k in ("attack", "epsilon")},
-        "gradient": config.get("gradient", "exact"),
+        "gradient": "transfer" if "surrogate" in config else config.get("gradient", "exact"),
         "preset": config.get("preset", "default"),
         "goal": metrics.get("goal", "non-targeted"),
         "queries": metrics.get("queries", config.get("queries")),
         "folder": f"{run_settings['run']}/attacks/{attack.name}",
         **{f"attack_{k}": config[k] for k in ("seed", "query_seed", "batch_size", "threads") if k in config},
+        **{k: config[k] for k in ("surrogate",) if k in config},
+        **({"warm_start": True} if config.get("start_epsilons") else {}),
         **_flat({"params": config.get("params", {})}),
     }
     return _Record(attack, {**run_settings, **own}, metrics)

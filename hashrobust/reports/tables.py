@@ -194,11 +194,22 @@ def _notes(paired: Sequence[Pair]) -> tuple[str, ...]:
 
 
 def _attacked(pair: Pair, metric: str) -> list[str]:
-    exact = _with_interval(pair.exact, metric) if pair.exact is not None else _exact_beside(pair, metric)
+    exact = (
+        _exact_beside(pair, metric) if pair.exact is None else _said(pair, _with_interval(pair.exact, metric))
+    )
     rule = (
         f"(rule: {labels.number(metric, pair.rule.get(metric))})" if pair.rule is not None else labels.MISSING
     )
     return [exact, rule]
+
+
+def _said(pair: Pair, number: str) -> str:
+    """A number in the column of exact gradients, with a word where none was followed, or another model's."""
+    if number == labels.MISSING or pair.gradient not in ("none", "transfer"):
+        return number
+    if pair.gradient == "transfer":
+        return f"transfer: {number}"
+    return f"{number} (no attack)" if pair.row.get("attack") in (None, "none") else f"no gradient: {number}"
 
 
 def _with_interval(row: Mapping[str, Any], metric: str) -> str:
@@ -241,12 +252,7 @@ def _metric_cells(pair: Pair, metric: str) -> list[str]:
     if not labels.depends_on_gradient(metric):
         gap_without_rule = metric == "masking_gap" and pair.rule is None
         return [labels.MISSING if gap_without_rule else _mean(pair.row, metric)]
-    if pair.exact is None:
-        exact = _exact_beside(pair, metric)
-    else:
-        exact = _mean(pair.exact, metric)
-        if pair.gradient == "none" and exact != labels.MISSING:
-            exact += " (no attack)"
+    exact = _exact_beside(pair, metric) if pair.exact is None else _said(pair, _mean(pair.exact, metric))
     rule = f"(rule: {_mean(pair.rule, metric)})" if pair.rule is not None else labels.MISSING
     return [exact, rule]
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from hashrobust.errors import HashRobustError, InputError
 from hashrobust.experiments.attack_runs import Where, attack_run, build, with_gradient
+from hashrobust.experiments.audit.checks import CLEAN_MATCH
 from hashrobust.experiments.audit.evidence import depth_facts, determinism_facts
 from hashrobust.experiments.audit.plan import MAIN, AuditConfig, Cell, plan
 from hashrobust.experiments.audit.verdict import (
@@ -24,6 +25,7 @@ from hashrobust.experiments.audit.verdict import (
 from hashrobust.experiments.bench import Bench
 from hashrobust.experiments.environment import record_environment, threads
 from hashrobust.experiments.files import file_digest
+from hashrobust.experiments.matching import match_epochs
 from hashrobust.experiments.retrieval_runs import CODES
 from hashrobust.experiments.store import Folder
 from hashrobust.experiments.subject import Subject, check_surrogate
@@ -48,6 +50,7 @@ def audit_run(
     """Audit a run, beside its backpropagation twin if one is given; the audit's folder `audits/audit-<hash8>`.
 
     Its attacks are ordinary attacks of the run, stored beside the others: what is done is not done again.
+    Where one of the two retrieves better unattacked, it is taken at an earlier epoch (see `match_epochs`).
 
     Raises:
         InputError: an unknown name, an impossible value, or a control that does not fit.
@@ -76,6 +79,8 @@ def audit_cost(
 def _open(run: Folder, control: Folder | None, where: Where) -> tuple[Subject, Subject | None]:
     if control is not None and control.path.resolve() == run.path.resolve():
         raise InputError(f"control '{control.name}' is the audited run itself: name its backpropagation twin")
+    if control is not None:
+        run, control = match_epochs(run, control, CLEAN_MATCH, where.progress)
     subject = where.open(run)
     return subject, None if control is None else where.open(control, subject.data)
 

@@ -1,0 +1,59 @@
+"""Two runs made comparable: the one that retrieves better is taken at the epoch nearest to the other."""
+
+from __future__ import annotations
+
+import shutil
+
+from hashrobust.experiments.store import Folder
+from hashrobust.progress import Progress
+
+_HISTORY = "history.csv"
+_COPIED = ("feedback.safetensors", "conversion.json", "environment.json")
+
+
+def match_epochs(run: Folder, control: Folder, limit: float, progress: Progress) -> tuple[Folder, Folder]:
+    """The two runs, or the better of them at the epoch whose validation mAP is nearest to the other's best.
+
+    Nothing changes where they differ by `limit` at most, no epoch of the better one comes nearer, or one of them
+    was not fine-tuned here.
+    """
+    best = [_best(folder) for folder in (run, control)]
+    if None in best or abs(best[0] - best[1]) <= limit:  # type: ignore[operator]
+        return run, control
+    own, twin = float(best[0] or 0), float(best[1] or 0)
+    better, wanted = (run, twin) if own > twin else (control, own)
+    history = better.read_table(_HISTORY, made_by="finetune")
+    nearest = history.iloc[(history["validation_map"] - wanted).abs().argmin()]
+    epoch, score = int(nearest["epoch"]), float(nearest["validation_map"])
+    if abs(score - wanted) >= abs(own - twin):
+        return run, control
+    taken = at_epoch(better, epoch)
+    progress.say(
+        f"validation mAP {100 * own:.1f}% and {100 * twin:.1f}% are too far apart: "
+        f"{better.name} is taken at epoch {epoch}, with {100 * score:.1f}%"
+    )
+    return (taken, control) if better is run else (run, taken)
+
+
+def at_epoch(run: Folder, epoch: int) -> Folder:
+    """The model that a run had after an epoch, as a run of its own beside it: `<run>@epoch-NNN`."""
+    path = run.path.with_name(f"{run.name}@epoch-{epoch:03d}")
+    if Folder(path).has("model.safetensors"):
+        return Folder.open(path)
+    config = {key: value for key, value in run.config.items() if key != "format"}
+    with Folder.held(path, {**config, "epoch": epoch}) as folder:
+        for name in _COPIED:
+            with folder.writing(name) as temporary:
+                shutil.copyfile(run.file(name, made_by="finetune"), temporary)
+            folder.seal(name)
+        with folder.writing("model.safetensors") as temporary:
+            shutil.copyfile(run.path / "checkpoints" / f"epoch-{epoch:03d}.safetensors", temporary)
+        folder.seal("model.safetensors")
+    return folder
+
+
+def _best(run: Folder) -> float | None:
+    """The validation mAP of the epoch that was kept; None for a run that was not fine-tuned here."""
+    if not run.has(_HISTORY, "feedback.safetensors") or "epoch" in run.config:
+        return None
+    return float(run.read_table(_HISTORY, made_by="finetune")["validation_map"].max())

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hashrobust.experiments.matching import at_epoch, match_epochs
+from hashrobust.experiments.retrieval_runs import encode_run
+from hashrobust.experiments.store import Folder
+from hashrobust.experiments.training_runs import finetune_run
+from hashrobust.metrics import leave_one_out_average_precision
+from hashrobust.progress import Silent
+
+
+@pytest.fixture(scope="module")
+def two(small: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, Folder]:
+    """A run of four epochs, and one that stopped early."""
+    place = tmp_path_factory.mktemp("two")
+    settings = {"patience": None, "learning_rate": 5e-4}
+    return (
+        finetune_run(small.finetune(epochs=4, **settings), place),
+        finetune_run(small.finetune(epochs=2, seed=1, **settings), place),
+    )
+
+
+def history(run: Folder) -> Any:
+    return run.read_table("history.csv", made_by="finetune").set_index("epoch")["validation_map"]
+
+
+def test_an_epoch_of_a_run_is_a_run_with_the_model_of_then(two: tuple[Folder, Folder]) -> None:
+    longer, _ = two
+    early = at_epoch(longer, 1)
+    assert early.path.name == f"{longer.name}@epoch-001" and early.damaged() == []
+    codes = encode_run(early)["validation"]
+    score = leave_one_out_average_precision(codes.codes, codes.labels).mean()
+    assert score == pytest.approx(history(longer)[1], abs=1e-9)
+    assert at_epoch(longer, 1).path == early.path
+
+
+def test_the_better_run_is_taken_at_the_nearest_epoch(two: tuple[Folder, Folder]) -> None:
+    longer, shorter = two
+    best = {run.name: history(run).max() for run in two}
+    better, worse = sorted(two, key=lambda run: -best[run.name])
+    nearest = int((history(better) - best[worse.name]).abs().idxmin())
+    found = match_epochs(longer, shorter, 0.0, Silent())
+    names = {run.name for run in found}
+    if history(better)[nearest] == best[better.name]:
+        assert names == {longer.name, shorter.name}
+    else:
+        assert names == {worse.name, f"{better.name}@epoch-{nearest:03d}"}
+
+
+def test_runs_that_match_are_left_alone(two: tuple[Folder, Folder], made: Folder, tmp_path: Path) -> None:
+    longer, shorter = two
+    assert match_epochs(longer, shorter, 1.0, Silent()) == (longer, shorter)
