@@ -15,6 +15,7 @@ from hashrobust.reports.formats import Table, to_rich
 from hashrobust.reports.style import colour_of, save, styled
 
 RESULT = "audit.json"
+_CONTROL = "control: "
 _ACCESS = {
     "white box": "exact gradient",
     "rule": "RULE gradient",
@@ -121,7 +122,7 @@ def audit_bars(frame: pd.DataFrame, path: Path, also: Sequence[str] = ()) -> lis
         ("exact_map", "main attack, exact gradient", 0.7),
         ("worst_map", "worst case over all attacks", 1.0),
     )
-    figure = Figure(figsize=(1.6 + 1.5 * max(len(frame), 2), 4), layout="constrained")
+    figure = Figure(figsize=(max(7.0, 1.6 + 1.5 * len(frame)), 4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(kinds)
     rows = frame.to_dict("records")
@@ -139,7 +140,9 @@ def audit_bars(frame: pd.DataFrame, path: Path, also: Sequence[str] = ()) -> lis
                     hatch="///" if column == "rule_map" else None,
                     edgecolor="white",
                 )
-                axes.annotate(f"{100 * float(value):.0f}", (x, 100 * float(value)), ha="center", va="bottom")
+                top = row.get("worst_map_high") if column == "worst_map" else None
+                height = 100 * float(value if top is None or not _known(top) else top)
+                axes.annotate(f"{100 * float(value):.0f}", (x, height), ha="center", va="bottom")
         if _known(row.get("worst_map_low")):
             low, high, worst = (100 * row[name] for name in ("worst_map_low", "worst_map_high", "worst_map"))
             axes.errorbar(
@@ -151,7 +154,7 @@ def audit_bars(frame: pd.DataFrame, path: Path, also: Sequence[str] = ()) -> lis
     axes.set_xticks(range(len(rows)), [f"{_label(row)}\n{row['verdict']}" for row in rows])
     axes.set_ylabel("mAP (%)")
     axes.set_title(
-        "left to right: no attack; RULE gradient (hatched); exact gradient; worst case with 95% over queries\n"
+        "no attack | RULE gradient (hatched) | exact gradient | worst case with 95% over queries\n"
         "dashed: chance, dotted: theory"
     )
     return save(figure, path, also)
@@ -203,32 +206,39 @@ def _headline(audit: Folder, found: dict[str, Any]) -> Table:
 
 
 def _attacks(found: dict[str, Any]) -> Table:
+    """The attacks on the audited run, and beside each the same attack on the control."""
+    twins = {row["part"].removeprefix(_CONTROL): row for row in found["attacks"] if row["on_control"]}
     rows = tuple(
         (
             row["part"],
             _ACCESS[row["access"]],
             f"{255 * row['epsilon']:g}/255",
-            "failed" if row["error"] else _percent(row.get("map")),
+            _outcome(row),
             _percent(row.get("theory_map")),
+            *((_outcome(twins[row["part"]]) if row["part"] in twins else "",) if twins else ()),
             _count(row.get("gradient_evaluations")),
             _count(row.get("model_queries")),
         )
         for row in found["attacks"]
+        if not row["on_control"]
     )
-    return Table(
-        title="Attacks: mAP in percent",
-        columns=(
-            "attack",
-            "attacker's gradient",
-            "epsilon",
-            "mAP",
-            "theory",
-            "gradients an image",
-            "model queries",
-        ),
-        rows=rows,
-        words=2,
+    beside = ("control's mAP",) if twins else ()
+    heads = (
+        "attack",
+        "attacker's gradient",
+        "epsilon",
+        "mAP",
+        "theory",
+        *beside,
+        "gradients",
+        "model queries",
     )
+    note = "Gradients and model queries: an image, of the run."
+    return Table(title="Attacks: mAP in percent", columns=heads, rows=rows, words=2, notes=(note,))
+
+
+def _outcome(row: dict[str, Any]) -> str:
+    return "failed" if row["error"] else _percent(row.get("map"))
 
 
 def _depth(layers: Sequence[dict[str, Any]]) -> Table:

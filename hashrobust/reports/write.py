@@ -71,6 +71,8 @@ def write_report(
             if papers
             else ["No attack is finished."]
         )
+        if any(path.name == "audits.md" for path in written):
+            page.append("Audits side by side: [audits.md](audits.md).")
         page += [f"![{Path(name).stem}]({name})" for name in shown]
         written.append(write_text("\n\n".join(page) + "\n", output / "summary.md"))
     return written

@@ -182,7 +182,7 @@ class _Suite:
 
     def _at(self, epsilon: float) -> Cell:
         config = self._attack(self.config.attack, epsilon=epsilon, restarts=1)
-        return Cell(f"epsilon {epsilon:.6g}", "white box", config, on_epsilon=False)
+        return Cell(f"epsilon {_epsilon_name(epsilon)}", "white box", config, on_epsilon=False)
 
     def _attack(
         self,
@@ -211,3 +211,7 @@ class _Suite:
             surrogate=surrogate,
             surrogate_digest=surrogate_digest,
         )
+
+
+def _epsilon_name(epsilon: float) -> str:
+    return f"{epsilon:g}" if epsilon == FULL_EPSILON else f"{255 * epsilon:.4g}/255"
