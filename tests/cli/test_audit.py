@@ -1,0 +1,112 @@
+"""The audit and models of others from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMALL = ["--queries", 8, "--steps", 4, "--restarts", 1, "--search", 10, "--epsilon", "0.1"]
+FACTORY = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
+"""
+
+
+def test_an_audit_ends_with_one_screen_and_is_reported(
+    cli: Callable[..., Any], run_folder: Path, results: Path
+) -> None:
+    priced = cli("audit", run_folder, *SMALL, "--dry-run", "--results", results)
+    assert priced.code == 0 and "attacks on 8 queries" in priced.out
+    assert not (run_folder / "audits").exists()
+    outcome = cli("audit", run_folder, *SMALL, "--results", results)
+    assert outcome.code == 0, outcome.err
+    for word in ("worst case over all attacks", "RULE gradient", "finite differences", "SKIP", "verdict:"):
+        assert word in outcome.out
+    again = cli("audit", run_folder, *SMALL, "--json", "--results", results)
+    found = json.loads(again.out)
+    assert "is done already" in again.err and found["verdict"] in ("FAIL", "INCOMPLETE")
+    assert found["headline"]["worst_map"] <= found["headline"]["exact_map"]
+    reported = cli("report", results)
+    assert reported.code == 0, reported.err
+    page = (results / "report" / "audits.md").read_text()
+    assert f"(rule: {100 * found['headline']['rule_map']:.1f})" in page
+    assert (results / "report" / "audits.png").stat().st_size > 5_000
+
+
+def test_transfer_and_no_gradient_have_words_of_their_own(
+    cli: Callable[..., Any], run_folder: Path, results: Path
+) -> None:
+    twin = ["finetune", "--weights", "run:digits-lenet-pretrained", "--rule", "bp", "--epochs", 1]
+    assert cli(*twin, "--threads", 1, "--results", results).code == 0
+    outcome = cli(
+        *("attack", run_folder, "--attack", "center", "--surrogate", "digits-lenet-dpsh-32-bp", "--steps", 4),
+        *("--queries", 8, "--no-picture", "--results", results),
+    )
+    assert outcome.code == 0, outcome.err
+    assert "transfer: " in outcome.out
+    assert (
+        cli(
+            "attack", run_folder, "--attack", "noise", "--queries", 8, "--no-picture", "--results", results
+        ).out.count("no gradient: ")
+        == 1
+    )
+    itself = cli("attack", run_folder, "--surrogate", run_folder.name, "--results", results)
+    assert itself.code == 2 and "is the attacked run itself" in itself.err
+
+
+def test_a_model_of_others_is_attacked_by_name(
+    cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "somewhere.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    outcome = cli(
+        *("attack", "--model", "somewhere:net", "--dataset", "digits", "--image-size", 8),
+        *("--steps", 5, "--queries", 8, "--no-picture", "--json"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)[0]["map"] > 0
+    missing = cli("audit", "--model", "somewhere:net")
+    assert missing.code == 2 and "--model needs --dataset" in missing.err
+    both = cli("audit", "run", "--model", "somewhere:net", "--dataset", "digits")
+    assert both.code == 2 and "name either a run, or a model" in both.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epsilon", "8/255,2/255", "--warm-start"], "do not ascend: a warm start goes upward"),
+        (["--epsilon", "2/255,2/255", "--warm-start"], "hold one twice"),
+        (["--steps", 0], "give a whole number of 1 or more"),
+        (["--steps", 1], "cannot cross a ball"),
+        (["--surrogate", "nothing"], "no run 'nothing'"),
+    ],
+)
+def test_impossible_attacks_are_refused(
+    cli: Callable[..., Any], run_folder: Path, results: Path, options: list[object], message: str
+) -> None:
+    before = sorted((run_folder / "attacks").iterdir())
+    if options[0] == "--steps" and options[1] == 1:
+        options = [*options, "--step-size", "1/255"]
+    outcome = cli("attack", run_folder, *options, "--queries", 4, "--results", results)
+    assert outcome.code == 2 and message in outcome.err
+    assert sorted((run_folder / "attacks").iterdir()) == before
+
+
+def test_epsilons_are_warm_started_upward(cli: Callable[..., Any], run_folder: Path, results: Path) -> None:
+    outcome = cli(
+        *("attack", run_folder, "--attack", "center", "--epsilon", "4/255,16/255", "--warm-start"),
+        *("--steps", 4, "--queries", 8, "--no-picture", "--json", "--results", results),
+    )
+    assert outcome.code == 0, outcome.err
+    first, second = json.loads(outcome.out)
+    assert second["start_epsilons"] == [4 / 255] and "start_epsilons" not in first
+    assert second["gradient_evaluations"] == 2 * first["gradient_evaluations"]
+    assert second["map"] <= first["map"] + 1e-9
