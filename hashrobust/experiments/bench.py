@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,14 +30,16 @@ from hashrobust.datasets import RetrievalDataset
 from hashrobust.errors import HashRobustError, InputError
 from hashrobust.experiments.attack_scores import Crafted
 from hashrobust.experiments.config import AttackConfig
-from hashrobust.experiments.gradient_checks import gradient_facts
+from hashrobust.experiments.gradient_checks import difference_facts, gradient_facts
 from hashrobust.experiments.store import Folder, config_hash
 from hashrobust.experiments.subject import Subject, check_surrogate
-from hashrobust.models import Hasher, frozen, load_tensors, save_tensors, sign
+from hashrobust.models import Hasher, HashModel, attackable, frozen, load_tensors, save_tensors, sign
 from hashrobust.progress import Progress
 from hashrobust.rules import convert, exact_gradient, feedback_scale, feedback_seed, redraw_feedback
 
 EXAMPLES = 6
+CHECKED = 8
+"""Images on which gradients are checked."""
 PARTS, FITTED = "parts", "fitted"
 
 
@@ -58,20 +60,22 @@ def choose_queries(total: int, wanted: int | None, seed: int) -> NDArray[np.int6
 
 @contextmanager
 def gradient_path(model: Hasher, gradient: str) -> Iterator[Hasher]:
-    """The model through which the attacker differentiates: exactly, by its own rule, or by a named one.
+    """The frozen model that the attacker differentiates: exactly, by its own rule, or by a named one.
 
-    The forward pass, and so the codes, are the same in all three. A named rule's feedback is drawn with
-    the seed and scale of the model's own (0 and "xavier" if it has none).
+    The forward pass, and so the codes, are the same in all three (up to float rounding: networks of our own are
+    copied, see `attackable`; models of others are attacked as they are). A named rule's feedback is
+    drawn with the seed and scale of the model's own (0 and "xavier" if it has none).
     """
-    if gradient in ("exact", "none"):
-        with exact_gradient(model):
-            yield model
-    elif gradient == "rule":
-        yield model
+    if gradient in ("exact", "none", "rule"):
+        through = model
     else:
         through = copy.deepcopy(model)
         seed, scale = feedback_seed(model) or 0, feedback_scale(model) or "xavier"
         convert(through, gradient.removeprefix("rule:"), seed=seed, scale=scale)
+    if isinstance(through, HashModel):
+        through = attackable(through)
+    exact = exact_gradient(through) if gradient in ("exact", "none") else nullcontext()
+    with exact, frozen(through):
         yield through
 
 
@@ -127,7 +131,7 @@ class Bench:
     @contextmanager
     def attacker(self) -> Iterator[Hasher]:
         """The frozen model that the attacker differentiates through."""
-        with gradient_path(self.source.model, self.config.gradient) as through, frozen(through):
+        with gradient_path(self.source.model, self.config.gradient) as through:
             yield through
 
     def examples(self) -> list[int]:
@@ -174,13 +178,13 @@ class Bench:
         steps = attack.budget if isinstance(attack, SearchAttack) else 0
         if isinstance(attack, GradientAttack):
             steps = attack.gradient_steps
-        with frozen(self.source.model):
-            self.source.model(images)
-            started = time.perf_counter()
-            z = self.source.model(images.requires_grad_(not searches))
-            if not searches:
-                z.sum().backward()
-            step = time.perf_counter() - started
+        with self.attacker() as through:
+            for _ in range(2):  # the first pass warms up
+                started = time.perf_counter()
+                z = through(images.requires_grad_(not searches))
+                if not searches:
+                    torch.autograd.grad(z.sum(), images)
+                step = time.perf_counter() - started
         return step * steps * len(self.chosen) / len(images), steps, "queries" if searches else "steps"
 
     def gradient_facts(self) -> dict[str, Any]:
@@ -189,7 +193,16 @@ class Bench:
             if self.config.gradient == "rule" and isinstance(self.attack, GradientAttack):
                 # The draw of the last step, whether or not this process has made that step.
                 redraw_feedback(through, self.config.seed, self.attack.descents - 1, self.attack.steps - 1)
-            return gradient_facts(self.source.model, through, self.batch(0, 8), epsilon=self.config.epsilon)
+            images = self.batch(0, CHECKED)
+            return gradient_facts(self.source.model, through, images, self._difference_facts(images))
+
+    def _difference_facts(self, images: Tensor) -> dict[str, Any]:
+        """Those of the model that is differentiated, found once for all attacks on it in this process."""
+        known = self.source.gradient_checks
+        key = (self.config.epsilon, tuple(self.chosen[:CHECKED].tolist()))
+        if key not in known:
+            known[key] = difference_facts(self.source.model, images, self.config.epsilon)
+        return known[key]
 
     def craft(self, folder: Folder, progress: Progress) -> Crafted:
         """Attack all chosen queries; batches that are stored already are read back."""

@@ -16,12 +16,10 @@ from hashrobust.rules import exact_gradient
 
 
 def gradient_facts(
-    model: Hasher, through: Hasher, images: Tensor, *, epsilon: float = 8 / 255
+    model: Hasher, through: Hasher, images: Tensor, against_differences: dict[str, Any]
 ) -> dict[str, Any]:
-    """Checks on a few images (B, C, H, W), as flat numbers.
+    """Checks on a few images (B, C, H, W), as flat numbers: those of `difference_facts`, and of the attacker.
 
-    `gradient_check_*`: the exact gradient of `model` against finite differences in float64, at
-    the images and at a random start in the ball of radius `epsilon` (see `GradientCheck`).
     `gradient_cosine` and `gradient_sign_agreement`: the gradient of `through` (the attacker's, equal
     codes) against the exact one, mean over images; 1 where the attacker differentiates exactly. Both
     gradients are those of the agreement of tanh(z) with the images' own codes.
@@ -30,14 +28,18 @@ def gradient_facts(
         exact = _agreement_gradient(model, images)
     attacker = _agreement_gradient(through, images)
     return {
-        **_against_differences(model, images, epsilon),
+        **against_differences,
         "gradient_cosine": float(F.cosine_similarity(exact, attacker).mean()),
         "gradient_sign_agreement": float((exact.sign() == attacker.sign()).double().mean()),
     }
 
 
-def _against_differences(model: Hasher, images: Tensor, epsilon: float) -> dict[str, Any]:
-    """The check in float64 on the CPU; its numbers are None, and a reason is given, where that cannot be."""
+def difference_facts(model: Hasher, images: Tensor, epsilon: float) -> dict[str, Any]:
+    """`gradient_check_*`: the exact gradient of `model` against finite differences in float64 on the CPU.
+
+    At the images (B, C, H, W) and at a random start in the ball of radius `epsilon` (see `GradientCheck`). The
+    numbers are None, and a reason is given, where that cannot be done.
+    """
     try:
         precise = copy.deepcopy(model).double().cpu()
         with frozen(precise), exact_gradient(precise):

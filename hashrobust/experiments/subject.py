@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +28,8 @@ class Subject:
     model: Hasher
     data: RetrievalDataset
     codes: dict[str, StoredCodes]
+    gradient_checks: dict[Any, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
+    """What is known already of the model's gradients, by epsilon and images: all attacks ask the same."""
 
     @classmethod
     def open(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashrobust.models.attackable import attackable
 from hashrobust.models.files import load_model, load_tensors, load_weights, save_model, save_tensors
 from hashrobust.models.foreign import ForeignModel, import_model, load_foreign_weights
 from hashrobust.models.network import Classifier, HashModel, ImageModel, Network, Normalize, frozen, sign
@@ -17,6 +18,7 @@ __all__ = [
     "ImageModel",
     "Network",
     "Normalize",
+    "attackable",
     "frozen",
     "import_model",
     "load_foreign_weights",

@@ -13,11 +13,15 @@ from hashrobust.rules._feedback import (
     redraw_feedback,
     rule_of,
 )
+from hashrobust.rules._folding import Folding
+from hashrobust.rules._layers import FeedbackLayer
 from hashrobust.rules._rule import Rule, rules
 
 __all__ = [
     "SCALES",
     "ConversionReport",
+    "FeedbackLayer",
+    "Folding",
     "LayerAlignment",
     "Rule",
     "SignalAgreement",

@@ -93,8 +93,9 @@ def norm(tensor: Tensor) -> Tensor:
 
 
 def _weight(layer: nn.Module) -> Tensor:
-    weight = layer.get_parameter("weight")
-    return weight.detach()
+    if isinstance(layer, FeedbackLayer):
+        return layer.rule_weight()
+    return layer.get_parameter("weight").detach()
 
 
 def _prepare(

@@ -13,6 +13,7 @@ from torch.autograd.function import Function, once_differentiable
 from torch.nn.modules.conv import _ConvNd
 
 from hashrobust.rules._exact import is_exact
+from hashrobust.rules._folding import Folding
 from hashrobust.rules._rule import Rule
 
 
@@ -41,9 +42,16 @@ _scratch = _Scratch()
 
 
 @torch.no_grad()
-def feedback_weight(rule: Rule, weight: Tensor, drawn: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """V in the shape of `weight`; it may lie in memory that the next call on this thread overwrites."""
-    return rule.feedback(weight, drawn, _scratch.like(weight)).to(dtype)
+def feedback_weight(
+    rule: Rule, weight: Tensor, drawn: Tensor | None, dtype: torch.dtype, gain: Tensor | None = None
+) -> Tensor:
+    """V in the shape of `weight`, times `gain` if one is given (see `Folding`).
+
+    It may lie in memory that the next call on this thread overwrites.
+    """
+    scratch = _scratch.like(weight)
+    v = rule.feedback(weight, drawn, scratch)
+    return (v if gain is None else torch.mul(v, gain, out=scratch)).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class FeedbackLayer(nn.Module):
 
     assignment: Assignment
     feedback: Tensor | None  # what the rule drew: a buffer, absent from state_dict()
+    folding: Folding | None = None  # in copies made to be attacked fast
     weight: Tensor
 
     def carries_feedback(self, input: Tensor) -> bool:
@@ -71,8 +80,12 @@ class FeedbackLayer(nn.Module):
 
     def feedback_weight(self) -> Tensor:
         """The present V (see `feedback_weight` for how long it is valid)."""
-        weight = self.weight.detach()
+        weight = self.rule_weight()
         return feedback_weight(self.assignment.rule, weight, self.feedback, weight.dtype)
+
+    def rule_weight(self) -> Tensor:
+        """The W that the rule makes V of."""
+        return self.weight.detach() if self.folding is None else self.folding.weight
 
 
 def _autocast(tensor: Tensor) -> Tensor:
@@ -101,10 +114,11 @@ class _ConvolutionStep(Function):
         bias: Tensor | None,
         signs: Tensor,
         drawn: Tensor | None,
+        gain: Tensor | None,
         rule: Rule,
         geometry: _Geometry,
     ) -> Tensor:
-        ctx.save_for_backward(input, signs, drawn)
+        ctx.save_for_backward(input, signs, drawn, gain)
         ctx.rule, ctx.geometry = rule, geometry
         stride, padding, dilation, groups = geometry
         return torch.convolution(
@@ -114,8 +128,8 @@ class _ConvolutionStep(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, drawn = ctx.saved_tensors
-        v = feedback_weight(ctx.rule, weight, drawn, input.dtype)
+        input, weight, drawn, gain = ctx.saved_tensors
+        v = feedback_weight(ctx.rule, weight, drawn, input.dtype, gain)
         stride, padding, dilation, groups = ctx.geometry
         gradients = torch.ops.aten.convolution_backward(
             delta,
@@ -130,7 +144,7 @@ class _ConvolutionStep(Function):
             groups,
             ctx.needs_input_grad[:3],
         )
-        return (*gradients, None, None, None, None)
+        return (*gradients, None, None, None, None, None)
 
 
 class _LinearStep(Function):
@@ -179,8 +193,9 @@ class _FeedbackConv(FeedbackLayer, _ConvNd):
             _autocast(input.unsqueeze(0) if unbatched else input),
             _autocast(self.weight),
             None if self.bias is None else _autocast(self.bias),
-            self.weight.detach(),
+            self.rule_weight(),
             self.feedback,
+            None if self.folding is None else self.folding.gain,
             self.assignment.rule,
             geometry,
         )

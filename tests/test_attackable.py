@@ -1,0 +1,148 @@
+"""The copy that attacks are crafted on: the same function, the same gradients, less work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hashrobust.backbones._base import Backbone
+from hashrobust.models import HashModel, attackable
+from hashrobust.rules import convert, exact_gradient, redraw_feedback
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def _with_statistics(model: HashModel) -> HashModel:
+    """BatchNorm as after training: statistics and factors that are none of 0 and 1, some factors negative."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias, std=0.3)
+            with torch.no_grad():
+                module.weight[0] = 0.0
+    return model.eval()
+
+
+def _gradient(model: nn.Module, images: Tensor) -> Tensor:
+    x = images.clone().requires_grad_(True)
+    return torch.autograd.grad(torch.tanh(model(x)).sum(), x)[0]
+
+
+def _norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return bool((found - expected).abs().max() <= 1e-4 * expected.abs().max())
+
+
+@pytest.mark.parametrize("scale", ["xavier", "matched"])
+@pytest.mark.parametrize("rule", ["bp", "fa", "usf", "brsf", "frsf"])
+@pytest.mark.parametrize("backbone, size", [("resnet20", 16), ("resnet18", 32), ("lenet", 32)])
+def test_outputs_and_both_gradients_are_those_of_the_network(
+    backbone: str, size: int, rule: str, scale: str
+) -> None:
+    model = _with_statistics(HashModel(backbone, 8, channels=3, image_size=size))
+    convert(model, rule, seed=3, scale=scale)
+    images = torch.rand(3, 3, size, size)
+    copied = attackable(model)
+    assert _norms(copied) == 0
+    assert _close(copied(images), model(images))
+    for key in ((0,), (7, 1)):  # brSF draws anew
+        redraw_feedback(model, *key)
+        redraw_feedback(copied, *key)
+        assert _close(_gradient(copied, images), _gradient(model, images))
+    with exact_gradient(model), exact_gradient(copied):
+        assert _close(_gradient(copied, images), _gradient(model, images))
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    model = _with_statistics(HashModel("resnet20", 8, channels=1, image_size=16)).train()
+    convert(model, "frsf")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    copied = attackable(model)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not copied.training
+    assert not any(parameter.requires_grad for parameter in copied.parameters())
+
+
+class _Shared(Backbone):
+    """One BatchNorm reads a sum, one a convolution that somebody else reads too, one is called twice."""
+
+    feature_dim, minimum_image_size = 4, 4
+
+    def __init__(self, channels: int, image_size: int) -> None:
+        super().__init__(channels, image_size)
+        self.conv1, self.conv2, self.conv3 = (nn.Conv2d(n, 4, 3, padding=1) for n in (channels, 4, 4))
+        self.norm1, self.norm2, self.norm3 = nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = self.conv1(images)
+        second = self.norm1(first) + first
+        third = self.norm2(second + self.norm3(self.conv2(second)))
+        return F.relu(self.norm3(self.conv3(third))).mean(dim=(2, 3))
+
+
+def test_what_more_than_the_batchnorm_reads_is_not_folded() -> None:
+    model = _with_statistics(HashModel(_Shared(3, 8), 6))
+    copied = attackable(model)
+    images = torch.rand(2, 3, 8, 8)
+    assert _norms(copied) == 3
+    assert _close(copied(images), model(images))
+
+
+class _Untraceable(Backbone):
+    """Decides by the values of its input."""
+
+    feature_dim, minimum_image_size = 4, 4
+
+    def __init__(self, channels: int, image_size: int) -> None:
+        super().__init__(channels, image_size)
+        self.conv, self.norm = nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.norm(self.conv(images))
+        return maps.mean(dim=(2, 3)) if images.mean() > 0 else maps.amax(dim=(2, 3))
+
+
+def test_a_network_that_cannot_be_traced_is_copied_as_it_is() -> None:
+    model = _with_statistics(HashModel(_Untraceable(3, 8), 6))
+    copied = attackable(model)
+    images = torch.rand(2, 3, 8, 8)
+    assert copied is not model
+    assert _norms(copied) == 1
+    assert _close(copied(images), model(images))
+
+
+class _LayoutBound(Backbone):
+    """Answers otherwise when its weights lie otherwise in memory, as no network should."""
+
+    feature_dim, minimum_image_size = 4, 4
+
+    def __init__(self, channels: int, image_size: int) -> None:
+        super().__init__(channels, image_size)
+        self.conv, self.norm = nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.norm(self.conv(images)).mean(dim=(2, 3))
+        return features * self.conv.weight.stride(1)
+
+
+def test_a_copy_that_answers_otherwise_is_not_used() -> None:
+    model = _with_statistics(HashModel(_LayoutBound(3, 8), 6))
+    copied = attackable(model)
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(copied(images), model(images))
