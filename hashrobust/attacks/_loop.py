@@ -31,8 +31,8 @@ class GradientAttack(Attack):
         epsilon: radius of the ball in pixel units, such as 8/255.
         seed: keys the random starts, with the sample id and the restart.
         steps: gradient steps of each restart.
-        step_size: pixel units for "sign" and "adam", 2-norm of an image for "normalized", learning rate
-            for "gradient" and "momentum"; None is max(1/255, 2.5 epsilon / steps).
+        step_size: of every step: pixel units for "sign" and "adam", 2-norm of an image for "normalized", learning
+            rate for "gradient" and "momentum"; None starts at epsilon and falls linearly (see `step_size_at`).
         random_start: start anywhere in the ball rather than at the clean image.
         restarts: runs of which each sample keeps the best.
         optimizer: "sign", "gradient", "normalized", "momentum" or "adam".
@@ -66,17 +66,21 @@ class GradientAttack(Attack):
         check_alpha(self.alpha)
         if self.step_size is not None and not self.step_size > 0:
             raise InputError(f"step_size {self.step_size:g} moves nothing: give a value above 0")
-        reach = self.steps * self.resolved_step_size
+        reach = sum(self.step_size_at(step) for step in range(self.steps))
         if self.optimizer in BOUNDED and reach < 2 * self.epsilon * (1 - 1e-9):
             raise InputError(
-                f"{self.steps} steps of {self.resolved_step_size:.3g} cannot cross a ball of radius "
+                f"{self.steps} steps of {self.step_size:.3g} cannot cross a ball of radius "
                 f"{self.epsilon:.3g}: take more steps, or leave step_size unset"
             )
 
-    @property
-    def resolved_step_size(self) -> float:
-        """The step size, or the rule max(1/255, 2.5 epsilon / steps) if none is given."""
-        return max(1 / 255, 2.5 * self.epsilon / self.steps) if self.step_size is None else self.step_size
+    def step_size_at(self, step: int) -> float:
+        """The step size of step 0 ... steps - 1: the one given, or else falling linearly from the first one.
+
+        The first is epsilon, and more for the fewest of steps, so that together they cross the ball, 2 epsilon.
+        """
+        if self.step_size is not None:
+            return self.step_size
+        return self.epsilon * max(1.0, 4.0 / (self.steps + 1)) * (1.0 - step / self.steps)
 
     @property
     def descents(self) -> int:
@@ -152,13 +156,14 @@ class GradientAttack(Attack):
         """One way down from one start."""
         lower, upper = ball(clean.images, self.epsilon)
         images = self._start(clean, descent, context)
-        update = OPTIMIZERS[self.optimizer](self.resolved_step_size)
+        direction = OPTIMIZERS[self.optimizer]()
         for step in range(self.steps):
             if best.finished.all():
                 return
             images = images.detach().requires_grad_(True)
             gradient = self._mean_gradient(model, images, clean, state, best, (descent, step), context)
-            moved = project(images.detach() - update(best.usable(gradient, self.eot)), lower, upper)
+            move = self.step_size_at(step) * direction(best.usable(gradient, self.eot))
+            moved = project(images.detach() - move, lower, upper)
             images = torch.where(best.finished[:, None, None, None], images.detach(), moved)
         with torch.no_grad():
             best.offer(images, best.outputs(model, images))

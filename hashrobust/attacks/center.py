@@ -12,7 +12,7 @@ from hashrobust.errors import InputError
 from ._base import State
 from ._center import guide_codes
 
-LOSSES = ("dot", "saat", "fixed", "logit")
+LOSSES = ("masked", "dot", "logit", "saat")
 
 
 @attacks.register("center")
@@ -23,24 +23,25 @@ class Center(GradientAttack):
     CgAT, Wang et al., arXiv 2204.10779; PgA, arXiv 2303.12658; SAAT, Yuan et al., arXiv 2310.14637. The
     center code c is that of `center_codes`; a query without labels is driven away from its own code.
     With s = u o c, minimised is for the losses
+    "masked": sum of s(s + 2) over the open bits s > -1/2, divided by their number, as SAAT has it; targeted
+    its mirror image, sum of s(s - 2) over s < 1/2;
     "dot": mean of s (non-targeted), mean of -s (targeted);
-    "saat": sum of s(s + 2) over the open bits s > -1/2, divided by their number; targeted as published:
-    sum of -s(s + 2) over s < 1/2, whose gradient vanishes where s = -1, that is at the start;
-    "fixed": as "saat", but targeted sum of s(s - 2) over s < 1/2, its mirror image;
-    "logit": as "dot" with u = alpha z, no tanh.
+    "logit": as "dot" with u = alpha z, no tanh;
+    "saat": as "masked", but targeted as published: sum of -s(s + 2) over s < 1/2, whose gradient vanishes
+    where s = -1, that is at the start.
     The shared parameters are those of `GradientAttack`.
 
     Args:
         targeted: go toward the targets of the context.
-        loss: "dot", "saat", "fixed" or "logit".
+        loss: "masked", "dot", "logit" or "saat".
     """
 
     targeted: bool = False
-    loss: str = "dot"
+    loss: str = "masked"
 
     presets = {  # noqa: RUF012 - a class attribute, declared ClassVar by Attack
         "saat": {"loss": "saat", "step_size": 1 / 255, "steps": 100, "alpha": "A10"},
-        "saat-fixed": {"loss": "fixed", "step_size": 1 / 255, "steps": 100, "alpha": "A10"},
+        "saat-fixed": {"loss": "masked", "step_size": 1 / 255, "steps": 100, "alpha": "A10"},
     }
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ class Center(GradientAttack):
         open_bits = s < 0.5 if self.targeted else s > -0.5
         terms = s * (s + 2)
         if self.targeted:
-            terms = s * (s - 2) if self.loss == "fixed" else -terms
+            terms = s * (s - 2) if self.loss == "masked" else -terms
         return (terms * open_bits).sum(dim=1) / open_bits.sum(dim=1).clamp(min=1)
 
     def hard_objective(self, codes: Tensor, clean: Clean, state: State) -> Tensor:

@@ -31,11 +31,11 @@ class CenterMulti(GradientAttack):
 
     Args:
         others: number of other centers.
-        loss: that of the targeted `center` attack: "dot", "saat", "fixed" or "logit".
+        loss: that of the targeted `center` attack: "masked", "dot", "logit" or "saat".
     """
 
     others: int = 3
-    loss: str = "dot"
+    loss: str = "masked"
 
     def __post_init__(self) -> None:
         super().__post_init__()

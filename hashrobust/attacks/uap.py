@@ -121,7 +121,7 @@ class Universal(Center):
         if self.random_start:
             noise = keyed_uniform(torch.tensor([0]), tuple(change.shape), "uap start", self.seed)[0]
             change = self.epsilon * (2.0 * noise - 1.0).to(change)
-        update = OPTIMIZERS[self.optimizer](self.resolved_step_size)
+        direction = OPTIMIZERS[self.optimizer]()
         zero = nonfinite = 0
         for step in range(self.steps):
             if context.before_step is not None:
@@ -131,7 +131,8 @@ class Universal(Center):
             gradient = torch.where(finite, gradient, 0.0)
             nonfinite += int(not finite.all())
             zero += int((gradient == 0).all())
-            change = (change - update(gradient[None])[0]).clamp(-self.epsilon, self.epsilon)
+            move = self.step_size_at(step) * direction(gradient[None])[0]
+            change = (change - move).clamp(-self.epsilon, self.epsilon)
         return change, zero, nonfinite
 
     def _gradient(

@@ -174,7 +174,8 @@ def describe(attack: Attack) -> dict[str, Any]:
     if isinstance(attack, GradientAttack):
         settings |= {
             "steps": attack.steps,
-            "step_size": attack.resolved_step_size,
+            "step_size": attack.step_size_at(0),
+            "step_schedule": "linear" if attack.step_size is None else "constant",
             "restarts": attack.restarts,
         }
     if isinstance(attack, SearchAttack):

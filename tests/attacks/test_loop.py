@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def slow_pgd(model: nn.Module, image: Tensor, code: Tensor, epsilon: float, step
 
 
 def test_equals_a_slow_loop_over_samples(scene: Any) -> None:
-    attack = build_attack("center", steps=20, step_size=1 / 255, random_start=False)
+    attack = build_attack("center", loss="dot", steps=20, step_size=1 / 255, random_start=False)
     got = attack(scene.model, scene.images, labels=scene.labels, context=scene.context)
     h = torch.where(scene.model(scene.images) >= 0, 1.0, -1.0)
     theory = attack.theory_codes(h, scene.labels, scene.context)
@@ -212,9 +213,9 @@ def test_step_rules_equal_those_of_torch(name: str) -> None:
         optimizer = torch.optim.Adam([theirs], lr=0.1)
     else:
         optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=0.9 if name == "momentum" else 0.0)
-    update = OPTIMIZERS[name](0.1)
+    direction = OPTIMIZERS[name]()
     for gradient in gradients:
-        ours = ours - update(gradient)
+        ours = ours - 0.1 * direction(gradient)
         theirs.grad = gradient
         optimizer.step()
     torch.testing.assert_close(ours, theirs.detach())
@@ -223,8 +224,24 @@ def test_step_rules_equal_those_of_torch(name: str) -> None:
 def test_normalized_steps_have_the_given_norm_and_survive_zero() -> None:
     gradient = torch.randn(3, 1, 4, 4)
     gradient[1] = 0
-    lengths = OPTIMIZERS["normalized"](0.3)(gradient).flatten(1).norm(dim=1)
-    torch.testing.assert_close(lengths, torch.tensor([0.3, 0.0, 0.3]))
+    lengths = OPTIMIZERS["normalized"]()(gradient).flatten(1).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.tensor([1.0, 0.0, 1.0]))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 100])
+def test_default_step_sizes_fall_evenly_and_cross_the_ball(steps: int) -> None:
+    attack: Any = build_attack("hag", steps=steps, epsilon=0.1)
+    sizes = [attack.step_size_at(step) for step in range(steps)]
+    assert sum(sizes) >= 0.2 * (1 - 1e-9)
+    assert all(size > 0 for size in sizes)
+    assert steps < 4 or sizes[0] == pytest.approx(0.1)
+    falls = [before - after for before, after in pairwise(sizes)]
+    assert falls == pytest.approx([sizes[0] / steps] * (steps - 1))
+
+
+def test_a_given_step_size_stays() -> None:
+    attack: Any = build_attack("hag", steps=60, step_size=1 / 255)
+    assert {attack.step_size_at(step) for step in range(60)} == {1 / 255}
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])

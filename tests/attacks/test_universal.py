@@ -55,6 +55,7 @@ def test_equals_a_slow_loop_over_training_images(scene: Any) -> None:
 
     attack = build_attack(
         "uap",
+        loss="dot",
         steps=steps,
         fit_batch=size,
         epsilon=epsilon,
@@ -183,7 +184,7 @@ def test_known_optimum_of_a_linear_model(
     if not targeted:
         context = replace(context, train_codes=code.repeat(30, 1))
     images = 0.3 + 0.4 * torch.rand(3, 1, 4, 4)
-    attack = build_attack("uap", steps=60, epsilon=0.1, targeted=targeted)
+    attack = build_attack("uap", loss="dot", steps=60, epsilon=0.1, targeted=targeted)
     result = attack.run(model, images, labels=torch.zeros(3, dtype=torch.int64), context=context)
     best = 0.1 * torch.sign(code @ weight) * (1 if targeted else -1)
     torch.testing.assert_close((result.images - images).flatten(1), best.expand(3, -1), atol=1e-6, rtol=0)

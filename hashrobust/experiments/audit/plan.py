@@ -155,7 +155,7 @@ class _Suite:
         before = CONTROL if on_control else ""
         suite: list[tuple[str, str, dict[str, Any]]] = [
             ("center, logit loss", "center", {"loss": "logit", "restarts": 1}),
-            ("center, saat loss", "center", {"loss": "saat", "restarts": 1}),
+            ("center, dot loss", "center", {"loss": "dot", "restarts": 1}),
             ("center-multi", "center-multi", {"restarts": 1}),
             ("ap", "ap", {"restarts": 1}),
             ("hag", "hag", {"restarts": 1}),

@@ -116,7 +116,7 @@ def test_the_plan_holds_the_whole_suite() -> None:
     parts = {cell.part for cell in plan(AuditConfig(), queries=1000, rule="frsf", control="twin")}
     assert {
         *("main", "by rule", "one step", "twice the steps", "more restarts", "center, logit loss"),
-        *("center, saat loss", "center-multi", "ap", "hag", "sdha", "square", "random-search", "noise"),
+        *("center, dot loss", "center-multi", "ap", "hag", "sdha", "square", "random-search", "noise"),
         *("transfer", "control: main", "control: by rule", "epsilon 0.5"),
     } <= parts
     plainer = {cell.part for cell in plan(AuditConfig(), queries=1000, rule="bp", control=None)}
