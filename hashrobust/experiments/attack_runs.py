@@ -32,11 +32,13 @@ def attack_run(
     data_dir: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    wait: bool = False,
     progress: Progress | None = None,
 ) -> Folder:
     """Attack a run's queries; the attack's folder `attacks/<name>-<hash8>`.
 
-    `subject` is the run if it is open already, `surrogate` likewise the run that `config.surrogate` names.
+    `subject` is the run if it is open already, `surrogate` likewise the run that `config.surrogate` names. With
+    `wait`, another process that works on the run is waited for.
 
     Raises:
         InputError: an unknown name or impossible value, before any folder is made.
@@ -49,14 +51,17 @@ def attack_run(
     where = Where(data_dir, device, progress)
     config, surrogate = where.with_surrogate(run, config, surrogate)
     path = run.path / "attacks" / config.folder_name
-    if not overwrite and Folder(path).has("metrics.json"):
+    folder = Folder(path)
+    if not overwrite and folder.has("metrics.json"):
         progress.say(f"{run.name}/{path.name} is done already")
         return Folder.open(path)
-    with run.lock(), threads(config.threads):
+    with run.lock(wait=wait), threads(config.threads):
+        if wait and not overwrite and folder.has("metrics.json"):
+            return Folder.open(path)  # made while this process waited
         subject = subject or where.open(run)
         bench = Bench.prepare(subject, config, attack, surrogate)
         if overwrite and path.exists():
-            Folder(path).clear()
+            folder.clear()
         folder = Folder.create(path, config.to_dict())
         record_environment(folder, device=bench.device, fingerprint=bench.data.fingerprint)
         if not (folder.path / PARTS).exists():

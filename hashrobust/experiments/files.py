@@ -57,8 +57,10 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder (made if need be) for one process; what a killed one left half-written is removed.
+
+    With `wait`, wait until another process that holds it lets go.
 
     Raises:
         StoreError: another process holds it, or it cannot be written.
@@ -70,7 +72,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise _unwritable(folder, error) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             raise StoreError(
                 f"run folder '{folder}' is in use by another process: wait for it to end"

@@ -222,9 +222,9 @@ class Folder:
         with writing(path) as temporary:
             temporary.write_text(json.dumps(old | entries, indent=1, sort_keys=True) + "\n")
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self, *, wait: bool = False) -> AbstractContextManager[None]:
         """Hold the folder for one process; see `files.locked`."""
-        return locked(self.path)
+        return locked(self.path, wait=wait)
 
     def attacks(self) -> list[Folder]:
         """The attacks stored in this run, finished or not, by name."""

@@ -4,6 +4,8 @@ import errno
 import json
 import multiprocessing
 import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -280,3 +282,22 @@ def test_json_holds_null_for_numbers_that_json_has_no_word_for(tmp_path):
         "theory": [None, 0.5],
         "map": 1.0,
     }
+
+
+def test_a_held_folder_can_be_waited_for(folder: Folder) -> None:
+    order: list[str] = []
+    held = threading.Event()
+
+    def hold() -> None:
+        with folder.lock():
+            held.set()
+            time.sleep(0.3)
+            order.append("first")
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    with folder.lock(wait=True):
+        order.append("second")
+    holder.join()
+    assert order == ["first", "second"]

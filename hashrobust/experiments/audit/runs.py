@@ -194,7 +194,9 @@ class Audit:
     def _attack(self, cell: Cell, overwrite: bool) -> Folder:
         on = self._on(cell)
         surrogate = self.twin if cell.config.surrogate is not None else None
-        return attack_run(on.folder, cell.config, subject=on, surrogate=surrogate, overwrite=overwrite)
+        return attack_run(
+            on.folder, cell.config, subject=on, surrogate=surrogate, overwrite=overwrite, wait=True
+        )
 
     def _read(
         self,
