@@ -1,7 +1,8 @@
-"""What the attack loop costs: one attack step over one bare forward and backward pass to the input.
+"""What an attack step costs: one step of the loop over one bare forward and backward pass to the input.
 
-Both run on the same frozen network (a ResNet-20 for 32 by 32 images), turn by turn: the bare pass is
-timed inside the hook that the attack calls before each of its steps. Target: median ratio <= 1.10.
+The bare pass runs on the frozen network itself in torch's default layout, the attack on the copy that runs are
+attacked with (`attackable`), turn by turn: the bare pass is timed inside the hook that the attack calls
+before each of its steps.
 
     python benchmarks/attack_step.py [batch size] [steps]
 """
@@ -11,69 +12,68 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hashrobust.attacks import AttackContext, build_attack
+from hashrobust.models import HashModel, attackable, frozen
+from hashrobust.rules import convert, exact_gradient
 
 BITS, CLASSES, TRAIN = 32, 10, 5000
+NETWORKS = (("resnet20", 3, 32, 1), ("resnet18", 3, 64, 1), ("alexnet", 3, 224, 4))
+"""Backbone, channels, image size, and by how much the batch is smaller."""
 
 
-class Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        self.skip = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if stride > 1 else nn.Identity()
+def ratio(
+    network: HashModel, attacked: HashModel, attack: str, images: Tensor, steps: int
+) -> tuple[float, float]:
+    """Median seconds of a step of the attack and of a bare pass."""
+    labels = torch.randint(0, CLASSES, (len(images),))
+    codes = torch.where(torch.randn(TRAIN, BITS) > 0, 1.0, -1.0)
+    bare: list[float] = []
+    attacking: list[float] = []
+    resumed = 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.body(x) + self.skip(x))
+    def before_step(restart: int, step: int) -> None:
+        nonlocal resumed
+        start = time.perf_counter()
+        if step > 1:
+            attacking.append(start - resumed)
+        x = images.clone().requires_grad_(True)
+        with frozen(network), exact_gradient(network):
+            start = time.perf_counter()
+            torch.autograd.grad(torch.tanh(network(x)).sum(), x)
+        resumed = time.perf_counter()
+        if step > 0:
+            bare.append(resumed - start)
 
-
-def resnet20() -> nn.Module:
-    widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
-    strides = [1, 1, 1, 2, 1, 1, 2, 1, 1]
-    blocks = [Block(a, b, s) for (a, b), s in zip(pairwise(widths), strides, strict=True)]
-    stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, BITS)]
-    return nn.Sequential(*stem, *blocks, *head).eval().requires_grad_(False)
+    context = AttackContext(
+        train_codes=codes, train_labels=torch.arange(TRAIN) % CLASSES, before_step=before_step
+    )
+    build_attack(attack, steps=steps)(attacked, images, labels=labels, context=context)
+    return statistics.median(attacking), statistics.median(bare)
 
 
 def main(batch: int = 64, steps: int = 12) -> None:
     torch.manual_seed(0)
-    model, images = resnet20(), torch.rand(batch, 3, 32, 32)
-    labels = torch.randint(0, CLASSES, (batch,))
-    codes = torch.where(torch.randn(TRAIN, BITS) > 0, 1.0, -1.0)
-
-    for name in ("hag", "center", "sdha"):
-        bare: list[float] = []
-        attack: list[float] = []
-        resumed = 0.0
-
-        def before_step(restart: int, step: int) -> None:
-            nonlocal resumed
-            start = time.perf_counter()
-            if step > 1:
-                attack.append(start - resumed)  # noqa: B023 - used within the same turn of the loop
-            x = images.clone().requires_grad_(True)
-            torch.autograd.grad(torch.tanh(model(x)).sum(), x)
-            resumed = time.perf_counter()
-            if step > 0:
-                bare.append(resumed - start)  # noqa: B023
-
-        context = AttackContext(
-            train_codes=codes, train_labels=torch.arange(TRAIN) % CLASSES, before_step=before_step
-        )
-        build_attack(name, steps=steps)(model, images, labels=labels, context=context)
-        step_time, pass_time = (1e3 * statistics.median(times) for times in (attack, bare))
-        print(f"{name:8} {step_time:8.1f} ms  bare {pass_time:8.1f} ms  ratio {step_time / pass_time:.3f}")
+    for backbone, channels, size, share in NETWORKS:
+        network = HashModel(backbone, BITS, channels=channels, image_size=size).eval()
+        convert(network, "frsf")
+        attacked = attackable(network)
+        images = torch.rand(max(1, batch // share), channels, size, size)
+        for attack in ("center", "hag", "sdha"):
+            for gradient in ("exact", "rule"):
+                if gradient == "exact":
+                    with exact_gradient(attacked):
+                        step, bare = ratio(network, attacked, attack, images, steps)
+                else:
+                    step, bare = ratio(network, attacked, attack, images, steps)
+                print(
+                    f"{backbone:9} {size:4} {attack:7} {gradient:6} {1e3 * step:8.1f} ms  "
+                    f"bare {1e3 * bare:8.1f} ms  ratio {step / bare:.3f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from hashrobust.experiments.store import Folder
+from hashrobust.experiments.store import AT_EPOCH, Folder
 from hashrobust.progress import Progress
 
 _HISTORY = "history.csv"
@@ -37,7 +37,7 @@ def match_epochs(run: Folder, control: Folder, limit: float, progress: Progress)
 
 def at_epoch(run: Folder, epoch: int) -> Folder:
     """The model that a run had after an epoch, as a run of its own beside it: `<run>@epoch-NNN`."""
-    path = run.path.with_name(f"{run.name}@epoch-{epoch:03d}")
+    path = run.path.with_name(f"{run.name}{AT_EPOCH}{epoch:03d}")
     if Folder(path).has("model.safetensors"):
         return Folder.open(path)
     config = {key: value for key, value in run.config.items() if key != "format"}

@@ -40,6 +40,8 @@ FORMAT = 1
 CONFIG = "config.toml"
 CHECKSUMS = "checksums.json"
 TIMING = "timing.json"
+AT_EPOCH = "@epoch-"
+"""Between a run's name and the epoch at which it was taken."""
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -296,8 +298,10 @@ def find_run(name: str, results: Path) -> Folder:
         return Folder.open(Path(name))
     present = sorted(results.iterdir()) if results.is_dir() else []
     fitting = [path for path in present if path.name.startswith(name) and (path / CONFIG).exists()]
-    if len(fitting) == 1:
-        return Folder.open(fitting[0])
+    # What a run was at one of its epochs stands beside it under a longer name; the run itself is meant.
+    whole = [path for path in fitting if AT_EPOCH not in path.name]
+    if 1 in (len(fitting), len(whole)):
+        return Folder.open((whole or fitting)[0])
     if not fitting:
         raise StoreError(f"no run '{name}' in '{results}': see `hashrobust list runs --results {results}`")
     names = ", ".join(path.name for path in fitting[:5])

@@ -284,6 +284,20 @@ def test_json_holds_null_for_numbers_that_json_has_no_word_for(tmp_path):
     }
 
 
+def test_a_run_goes_before_what_it_was_at_an_epoch(tmp_path: Path) -> None:
+    for name in (
+        "digits-bp-s0-12345678",
+        "digits-bp-s0-12345678@epoch-005",
+        "digits-bp-s0-12345678@epoch-007",
+    ):
+        Folder.create(tmp_path / name, CONFIG)
+    assert find_run("digits-bp", tmp_path).name == "digits-bp-s0-12345678"
+    assert find_run("digits-bp-s0-12345678@epoch-005", tmp_path).name.endswith("@epoch-005")
+    Folder.create(tmp_path / "digits-bp-s1-12345678", CONFIG)
+    with pytest.raises(StoreError, match="fits 4 runs"):
+        find_run("digits-bp", tmp_path)
+
+
 def test_a_held_folder_can_be_waited_for(folder: Folder) -> None:
     order: list[str] = []
     held = threading.Event()

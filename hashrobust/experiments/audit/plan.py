@@ -29,8 +29,8 @@ class Budget:
 
 BUDGETS: Mapping[str, Budget] = {
     "quick": Budget(queries=50, steps=30, restarts=1, search=300),
-    "standard": Budget(queries=200, steps=100, restarts=2, search=1000),
-    "thorough": Budget(queries=1000, steps=200, restarts=5, search=5000),
+    "standard": Budget(queries=200, steps=50, restarts=4, search=1000),
+    "thorough": Budget(queries=1000, steps=100, restarts=10, search=5000),
 }
 
 

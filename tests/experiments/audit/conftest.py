@@ -15,7 +15,7 @@ from hashrobust.datasets import RetrievalDataset
 from hashrobust.experiments.audit import AuditReport
 
 SETTINGS: dict[str, Any] = {
-    "epsilon": 0.1, "queries": 24, "steps": 20, "restarts": 2, "search": 40, "batch_size": 24
+    "epsilon": 0.1, "queries": 24, "steps": 20, "restarts": 4, "search": 40, "batch_size": 24
 }  # fmt: skip
 
 

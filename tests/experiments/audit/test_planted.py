@@ -139,7 +139,7 @@ def test_random_feedback_is_caught_and_passes_by_backpropagation(
     assert report.status("masking") == "FAIL" and report.verdict == "FAIL", str(report)
     assert report.headline["rule_map"] > report.headline["exact_map"] + 0.1
     hr.convert(model, "bp")
-    healed = audited(model, control=plain)
+    healed = audited(model, control=plain, restarts=8)  # its attack converges later, as the audit tells
     assert healed.status("masking") == "PASS" and healed.verdict == "PASS", str(healed)
 
 
