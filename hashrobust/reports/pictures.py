@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from hashrobust.errors import InputError, StoreError
 from hashrobust.reports.style import IRRELEVANT, RELEVANT, save, styled
@@ -19,6 +20,9 @@ _EXAMPLE_ARRAYS = (
     *("relevant_clean", "relevant_adversarial", "labels"),
 )
 _CELL = 1.15
+_MARGIN = 0.05
+_ABOVE: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8}
+_SIDEWAYS: dict[str, Any] = {"ha": "right", "va": "center", "rotation": 90, "fontsize": 8}
 
 
 @styled
@@ -38,22 +42,28 @@ def attack_examples(
     magnified = np.clip(128 + factor * difference, 0, 255).astype(np.uint8)
     images = [arrays["clean"], arrays["adversarial"], magnified]
     heads = ["clean", "adversarial", f"difference\nx{factor}, grey: none"]
-    # Empty columns set the two lists of results apart.
-    widths = [1, 1, 1, 0.25, *([1] * shown), 0.25, *([1] * shown)]
-    figure = Figure(figsize=(_CELL * sum(widths) + 0.7, _CELL * 1.18 * count + 1.3), layout="constrained")
-    grid = figure.add_gridspec(count, len(widths), width_ratios=widths)
+    # Gaps set the two lists of results apart.
+    clean_start, adversarial_start = 3.25, 3.5 + shown
+    width = adversarial_start + shown
+    figure = Figure(figsize=(_CELL * width + 0.5, _CELL * count + 1.2), layout="constrained")
+    # All in one: an axis for each of some hundred small images would take ten times as long.
+    axis = figure.add_subplot()
     for row in range(count):
-        for column, (stack, head) in enumerate(zip(images, heads, strict=True)):
-            axis = figure.add_subplot(grid[row, column])
-            _show(axis, stack[row], head if row == 0 else "")
-            if column == 0:
-                axis.set_ylabel(_short(str(arrays["labels"][row])), fontsize=8)
-        for kind, start in (("clean", 4), ("adversarial", 5 + shown)):
+        axis.text(-0.05, row + 0.5, _short(str(arrays["labels"][row])), **_SIDEWAYS)
+        for column, stack in enumerate(images):
+            _place(axis, stack[row], column, row)
+        for kind, start in (("clean", clean_start), ("adversarial", adversarial_start)):
             for rank in range(shown):
-                axis = figure.add_subplot(grid[row, start + rank])
-                head = f"{kind}\nretrieves #{rank + 1}" if rank == 0 else f"\n#{rank + 1}"
-                _show(axis, arrays[f"retrieved_{kind}"][row, rank], head if row == 0 else "")
-                _frame(axis, bool(arrays[f"relevant_{kind}"][row, rank]))
+                _place(axis, arrays[f"retrieved_{kind}"][row, rank], start + rank, row)
+                _mark(axis, bool(arrays[f"relevant_{kind}"][row, rank]), start + rank, row)
+    for column, head in enumerate(heads):
+        axis.text(column + 0.5, -0.05, head, **_ABOVE)
+    for kind, start in (("clean", clean_start), ("adversarial", adversarial_start)):
+        for rank in range(shown):
+            head = f"{kind}\nretrieves #{rank + 1}" if rank == 0 else f"#{rank + 1}"
+            axis.text(start + rank + 0.5, -0.05, head, **_ABOVE)
+    axis.set(xlim=(-0.1, width), ylim=(count, -0.1), aspect="equal")
+    axis.axis("off")
     if title:
         figure.suptitle(title, fontsize=10)
     figure.supxlabel("✓ green frame: relevant      ✗ red frame: not relevant", fontsize=9)
@@ -115,10 +125,33 @@ def _load(npz: Path) -> dict[str, Any]:
     return arrays
 
 
+def _place(axis: Axes, image: Images, x: float, y: float) -> None:
+    """Draw an image into the cell of side 1 whose upper left corner is (x, y), rows counted downward."""
+    extent = (x + _MARGIN, x + 1 - _MARGIN, y + 1 - _MARGIN, y + _MARGIN)
+    axis.imshow(_pixels(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent)
+
+
+def _mark(axis: Axes, relevant: bool, x: float, y: float) -> None:
+    """A coloured frame around a cell, and a mark in its corner."""
+    colour = RELEVANT if relevant else IRRELEVANT
+    side = 1 - 2 * _MARGIN
+    corner = (x + _MARGIN, y + _MARGIN)
+    axis.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=2.5))
+    axis.text(x + 1 - 2 * _MARGIN, y + 2 * _MARGIN, "✓" if relevant else "✗", **_corner(colour))
+
+
+def _pixels(image: Images) -> Images:
+    """(H, W) of a grey image, (H, W, 3) of others."""
+    return image.reshape(image.shape[:2]) if image.ndim == 2 or image.shape[-1] == 1 else image
+
+
+def _corner(colour: str) -> dict[str, Any]:
+    box = {"boxstyle": "square,pad=0.15", "facecolor": colour, "edgecolor": "none"}
+    return {"ha": "right", "va": "top", "fontsize": 8, "color": "white", "bbox": box}
+
+
 def _show(axis: Axes, image: Images, head: str) -> None:
-    grey = image.ndim == 2 or image.shape[-1] == 1
-    pixels = image.reshape(image.shape[:2]) if grey else image
-    axis.imshow(pixels, cmap="gray" if grey else None, vmin=0, vmax=255, interpolation="nearest")
+    axis.imshow(_pixels(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axis.set_xticks([])
     axis.set_yticks([])
     axis.grid(False)
@@ -130,17 +163,7 @@ def _frame(axis: Axes, relevant: bool) -> None:
     colour = RELEVANT if relevant else IRRELEVANT
     for spine in axis.spines.values():
         spine.set(visible=True, color=colour, linewidth=2.5)
-    axis.text(
-        0.97,
-        0.97,
-        "✓" if relevant else "✗",
-        transform=axis.transAxes,
-        ha="right",
-        va="top",
-        fontsize=8,
-        color="white",
-        bbox={"boxstyle": "square,pad=0.15", "facecolor": colour, "edgecolor": "none"},
-    )
+    axis.text(0.97, 0.97, "✓" if relevant else "✗", transform=axis.transAxes, **_corner(colour))
 
 
 def _short(text: str, length: int = 22) -> str:

@@ -75,7 +75,7 @@ def unmixed(frame: pd.DataFrame, group_by: Sequence[str]) -> list[str]:
 
 def _varies(frame: pd.DataFrame, keys: Sequence[str], column: str) -> bool:
     by = list(dict.fromkeys(keys))
-    if not by:
+    if not by or frame[column].nunique(dropna=False) < 2:  # without grouping, which takes long
         return frame[column].nunique(dropna=False) > 1
     return bool((frame.groupby(by, dropna=False)[column].nunique(dropna=False) > 1).any())
 

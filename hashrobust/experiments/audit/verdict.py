@@ -288,6 +288,10 @@ def verdict_sentence(word: str, found: Sequence[Check], numbers: Mapping[str, An
             f"Against the control in the worst case: {_points(numbers['advantage'])} "
             f"[{_points(numbers['advantage_low'])}, {_points(numbers['advantage_high'])}]."
         )
+    if "advantage" in numbers and matched(found):
+        sentences.append(
+            "The interval covers queries, not training seeds: two seeds of one rule may lie further apart than this."
+        )
     return " ".join(sentences)
 
 
