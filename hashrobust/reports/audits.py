@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 
 from hashrobust.experiments import store
 from hashrobust.experiments.store import Folder
+from hashrobust.reports import labels
 from hashrobust.reports.formats import Table, to_rich
 from hashrobust.reports.style import colour_of, save, styled
 
 RESULT = "audit.json"
 _CONTROL = "control: "
+_CHECK = "check: "
 _ACCESS = {
     "white box": "exact gradient",
     "rule": "RULE gradient",
@@ -55,10 +57,12 @@ def audits_frame(results: Path) -> pd.DataFrame:
                     "verdict": found["verdict"],
                     "matched": found["matched"],
                     **found["headline"],
-                    **{f"check: {check['name']}": check["status"] for check in found["checks"]},
+                    **{f"{_CHECK}{check['name']}": check["status"] for check in found["checks"]},
                     "folder": f"{run.name}/audits/{audit.name}",
                 }
             )
+    # Rules in the order of every table, what is defended besides last.
+    rows.sort(key=lambda row: (row["defence"] != "none", labels.sort_key("rule", row["rule"]), row["run"]))
     return pd.DataFrame(rows)
 
 
@@ -75,7 +79,9 @@ def audits_table(frame: pd.DataFrame) -> Table:
             _percent(row.get("theory_map")),
             _percent(row.get("chance_map")),
             _advantage(row),
-            ", ".join(name.removeprefix("check: ") for name in frame.columns if row.get(name) == "FAIL"),
+            "; ".join(
+                n.removeprefix(_CHECK) for n in frame.columns if n.startswith(_CHECK) and row[n] == "FAIL"
+            ),
         )
         for row in frame.to_dict("records")
     )

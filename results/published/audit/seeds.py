@@ -33,6 +33,7 @@ def audits(results: Path) -> dict[str, pd.DataFrame]:
 
 
 def main(results: Path) -> None:
+    """Print the table as CSV."""
     tables = audits(results)
     (first,) = [name for name in tables if "-bp-s0-" in name]
     parts = [c.removeprefix(CONTROL) for c in tables[first].columns if c.startswith(CONTROL)]

@@ -47,6 +47,8 @@ def test_the_headline_is_the_mean_of_the_lowest_over_all_attacks(
     frame = audits_frame(tmp_path)
     assert frame["verdict"].tolist() == [report.verdict]
     text = " ".join(" ".join(row) for row in audits_table(frame).rows)
+    failed = [check for check in report.checks["name"] if report.status(check) == "FAIL"]
+    assert audits_table(frame).rows[0][-1] == "; ".join(failed)
     assert f"(rule: {100 * report.headline['rule_map']:.1f})" in text
     assert f"{100 * report.headline['exact_map']:.1f}" in text
     assert audit_bars(frame, tmp_path / "bars.png")[0].stat().st_size > 10_000
