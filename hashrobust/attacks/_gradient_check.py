@@ -19,7 +19,7 @@ from ._context import Model
 Objective = Callable[[Tensor], Tensor]
 
 # What rounding makes of a derivative that is zero, in float64 at the finer step size.
-_ROUNDING = 1e-8
+_ROUNDING = 1e-7
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def check_gradient(
     epsilon: float = 8 / 255,
     inputs: int = 8,
     directions: int = 20,
-    step_sizes: tuple[float, float] = (1e-5, 1e-6),
+    step_sizes: tuple[float, float] = (1e-6, 1e-7),
     kink_tolerance: float = 1e-3,
     seed: int = 0,
 ) -> GradientCheck:

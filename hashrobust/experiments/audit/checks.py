@@ -195,6 +195,8 @@ def finite_differences(facts: Mapping[str, Any]) -> Check:
         limit,
         "the gradient is the derivative of the model"
         if passed
+        else "too many pairs lie on kinks to tell whether the gradient is the derivative of the model"
+        if cosine >= FINITE_DIFFERENCES
         else "the gradient is not the derivative of the model: whatever follows it attacks something else",
     )
 
