@@ -71,6 +71,7 @@ def audits_table(frame: pd.DataFrame) -> Table:
     rows = tuple(
         (
             _label(row),
+            _budget(row),
             str(row["verdict"]),
             _percent(row.get("clean_map")),
             _interval(row, "worst_map"),
@@ -88,11 +89,11 @@ def audits_table(frame: pd.DataFrame) -> Table:
     return Table(
         title="Audits: mAP in percent, with 95% intervals over queries",
         columns=(
-            *("model", "verdict", "clean", "worst case", "exact gradient", "(rule gradient)"),
+            *("model", "budget", "verdict", "clean", "worst case", "exact gradient", "(rule gradient)"),
             *("theory", "chance", "worst case over control", "checks that failed"),
         ),
         rows=rows,
-        words=2,
+        words=3,
         notes=(
             "Worst case: mean over queries of the lowest AP over all attacks. A PASS says that the worst-case number "
             "can be quoted, not that it is high.",
@@ -263,6 +264,12 @@ def _depth(layers: Sequence[dict[str, Any]]) -> Table:
         ),
         words=1,
     )
+
+
+def _budget(row: Any) -> str:
+    """The budget's name, and what was asked for otherwise."""
+    asked = [f"{name} {row[name]:.0f}" for name in ("steps", "restarts", "search") if _known(row.get(name))]
+    return ", ".join([str(row.get("budget")), *asked])
 
 
 def _label(row: Any) -> str:

@@ -12,43 +12,41 @@ from pathlib import Path
 
 import pandas as pd
 
-from hashrobust.experiments.store import Folder, list_runs
+from hashrobust.experiments.store import list_runs
 from hashrobust.metrics import bootstrap_interval, paired_bootstrap_interval
 
 CONTROL = "control: "
+Key = tuple[str, int]
+"""A run and the number of starts that its audited attack had."""
 
 
-def audits(results: Path) -> dict[str, pd.DataFrame]:
-    """The audit of each run that took the most work: average precision, one row a query."""
-    found: dict[str, tuple[int, Folder]] = {}
-    for run in list_runs(results):
-        for audit in run.audits():
-            work = int(audit.config.get("restarts") or 0)
-            if audit.has("audit.json") and work >= found.get(run.name, (0, audit))[0]:
-                found[run.name] = (work, audit)
+def audits(results: Path) -> dict[Key, pd.DataFrame]:
+    """Every finished audit: average precision, one row a query."""
     return {
-        name: audit.read_table("queries.parquet", made_by="audit").set_index("query_id")
-        for name, (_, audit) in found.items()
+        (run.name, int(audit.config.get("restarts", 2))): audit.read_table(
+            "queries.parquet", made_by="audit"
+        ).set_index("query_id")
+        for run in list_runs(results)
+        for audit in run.audits()
+        if audit.has("audit.json")
     }
 
 
 def main(results: Path) -> None:
-    """Print the table as CSV."""
+    """Print the table as CSV; models are compared with seeds that were attacked as hard."""
     tables = audits(results)
-    (first,) = [name for name in tables if "-bp-s0-" in name]
-    parts = [c.removeprefix(CONTROL) for c in tables[first].columns if c.startswith(CONTROL)]
-    seeds = {
-        "bp, seed 0": tables[first][parts].min(axis=1),
-        "bp, seed 1": tables[first][[CONTROL + part for part in parts]].min(axis=1),
-    }
+    twins = {starts: table for (name, starts), table in tables.items() if "-bp-s0-" in name}
     rows = []
-    for name, table in tables.items():
+    for (name, starts), table in tables.items():
+        twin = twins[starts]
+        parts = [c.removeprefix(CONTROL) for c in twin if c.startswith(CONTROL)]
+        seeds = {"seed 0": twin[parts].min(axis=1), "seed 1": twin[[CONTROL + p for p in parts]].min(axis=1)}
         worst = table[parts].min(axis=1)
         low, high = bootstrap_interval(worst)
-        row = {"model": name, "worst_map": worst.mean(), "worst_map_low": low, "worst_map_high": high}
+        row = {"model": name, "starts": starts, "worst_map": worst.mean(), "low": low, "high": high}
         for seed, of_seed in seeds.items():
             low, high = paired_bootstrap_interval(worst, of_seed.loc[worst.index])
-            row |= {f"over {seed}": (worst - of_seed).mean(), f"low {seed}": low, f"high {seed}": high}
+            row |= {f"over bp, {seed}": (worst - of_seed).mean(), f"{seed} low": low, f"{seed} high": high}
         rows.append(row)
     pd.DataFrame(rows).round(4).to_csv(sys.stdout, index=False)
 
