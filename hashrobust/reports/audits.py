@@ -89,7 +89,15 @@ def audits_table(frame: pd.DataFrame) -> Table:
     return Table(
         title="Audits: mAP in percent, with 95% intervals over queries",
         columns=(
-            *("model", "budget", "verdict", "clean", "worst case", "exact gradient", "(rule gradient)"),
+            *(
+                "model",
+                "steps x starts",
+                "verdict",
+                "clean",
+                "worst case",
+                "exact gradient",
+                "(rule gradient)",
+            ),
             *("theory", "chance", "worst case over control", "checks that failed"),
         ),
         rows=rows,
@@ -267,9 +275,9 @@ def _depth(layers: Sequence[dict[str, Any]]) -> Table:
 
 
 def _budget(row: Any) -> str:
-    """The budget's name, and what was asked for otherwise."""
-    asked = [f"{name} {row[name]:.0f}" for name in ("steps", "restarts", "search") if _known(row.get(name))]
-    return ", ".join([str(row.get("budget")), *asked])
+    """Steps and starts of the audited attack."""
+    amounts = [row.get(name) for name in ("steps", "restarts")]
+    return " x ".join(f"{amount:.0f}" for amount in amounts if _known(amount))
 
 
 def _label(row: Any) -> str:

@@ -108,6 +108,8 @@ class Audit:
             check_surrogate(twin, subject)
             digest = file_digest(twin.folder.file(CODES, made_by="index"))
             config = replace(config, control=twin.name, control_digest=digest)
+        # Stored are the amounts themselves: what a budget's name stands for may change.
+        config = replace(config, **vars(config.amounts))
         cells = plan(
             config,
             queries=len(subject.data.query),

@@ -56,6 +56,21 @@ def test_the_headline_is_the_mean_of_the_lowest_over_all_attacks(
     assert parts[-1].startswith(f"verdict: {report.verdict}. ") and len(parts) == 5
 
 
+def test_the_amounts_of_a_budget_are_stored(plain: hr.HashModel, data: Any, tmp_path: Path) -> None:
+    from hashrobust.experiments.audit.plan import BUDGETS, AuditConfig
+    from hashrobust.experiments.audit.runs import Audit
+    from hashrobust.experiments.foreign_runs import foreign_run
+    from hashrobust.experiments.subject import Subject
+    from hashrobust.progress import Silent
+
+    run, model = foreign_run(plain, data, tmp_path)
+    subject = Subject.open(run, data=data, model=model, progress=Silent())
+    stored = Audit.prepare(subject, None, AuditConfig(budget="quick", steps=7), Silent()).config.to_dict()
+    assert {name: stored[name] for name in ("queries", "steps", "restarts", "search")} == {
+        **vars(BUDGETS["quick"]), "steps": 7
+    }  # fmt: skip
+
+
 def test_an_interrupted_audit_goes_on_and_ends_the_same(
     plain: hr.HashModel, twin: hr.HashModel, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
