@@ -24,15 +24,15 @@ finetune 0 bp center-at
 
 # What is done already is not done again: audits share attacks.
 audit() {
-  hashrobust audit $stem-$1 --control $stem-$2 --queries 200 --steps 50 --threads 1 --results $results $3
+  hashrobust audit $stem-$1 --control $stem-$2 --queries 200 --steps 50 --restarts $3 --threads 1 --results $results
 }
-audit bp-s0 bp-s1
-audit bp+center-at-s0 bp-s0
-audit usf-s0 bp-s0
-audit brsf-s0 bp-s0
-audit bp-s0 bp-s1 "--restarts 4"
-audit frsf-s0 bp-s0 "--restarts 4"
-audit fa-s0 bp-s0 "--restarts 4"
+audit bp-s0 bp-s1 2
+audit bp+center-at-s0 bp-s0 2
+audit usf-s0 bp-s0 2
+audit brsf-s0 bp-s0 2
+audit bp-s0 bp-s1 4
+audit frsf-s0 bp-s0 4
+audit fa-s0 bp-s0 4
 
 hashrobust report $results --output $results/report --format csv,md,png
 cp $results/report/audits.* $results/report/results.csv results/published/audit
