@@ -65,6 +65,7 @@ class ImageModel(nn.Module):
         return torch.cat(found) if found else torch.empty(0, self._output_count())
 
     def _output_count(self) -> int:
+        # Abstract: each kind of model has its own.
         raise NotImplementedError
 
     def _checked(self, images: Tensor) -> Tensor:
