@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
 
 from hashrobust.errors import InputError
 
@@ -15,12 +17,21 @@ LARGEST_RATE = 1e35
 """Steps much above it are beyond what float32 holds."""
 
 
+def added(default: Any) -> Any:
+    """A field that configurations got later: left out of what is stored, and so of the names of folders,
+    while it has its default, so that older folders keep their names."""
+    return field(default_factory=lambda: copy(default), metadata={"added": default})
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """Options of the training loop; values are checked here, before any work.
 
     `patience` is the number of epochs without a better validation score after which training stops
     (None: never); `head_learning_rate_factor` multiplies the learning rate of the last layer.
+    `max_steps` ends training after so many steps of what the epochs would be, and keeps the weights of the
+    last one: whatever the patience, no epoch is chosen. Schedule and data order are those of the whole
+    training, so that short runs are the beginnings of long ones; 0 keeps the weights as they start.
 
     Raises:
         InputError: a value out of range or an unknown name.
@@ -37,6 +48,7 @@ class TrainingOptions:
     augment: str = "none"
     mixed_precision: bool = False
     seed: int = 0
+    max_steps: int | None = added(None)
 
     def __post_init__(self) -> None:
         for name, value, least in (("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)):
@@ -53,6 +65,8 @@ class TrainingOptions:
             raise InputError(f"weight_decay is {self.weight_decay}: give a finite number of 0 or more")
         if self.patience is not None and self.patience < 1:
             raise InputError(f"patience is {self.patience}: give at least 1 epoch, or 0 to never stop early")
+        if self.max_steps is not None and (not isinstance(self.max_steps, int) or self.max_steps < 0):
+            raise InputError(f"max_steps is {self.max_steps!r}: give a whole number of 0 or more, or none")
         for name, choice, known in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),

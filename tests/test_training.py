@@ -209,6 +209,31 @@ def test_patience_counts_epochs_without_a_better_score(
     assert run([0.3, 0.2, 0.1, 0.0, 0.0, 0.0], patience=None) == 6
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_run_of_few_steps_is_the_beginning_of_a_longer_one(digits: RetrievalDataset, schedule: str) -> None:
+    def after(steps: int | None, epochs: int = 3) -> dict[str, Tensor]:
+        model = new_model("frsf")
+        finetune(model, digits, objective="csq", epochs=epochs, max_steps=steps, schedule=schedule, **FAST)
+        return weights(model)
+
+    counted: list[dict[str, Tensor]] = []
+    plain = loop_module.Loop._step
+
+    def counting(self: Any, *arguments: Any) -> float:
+        loss = plain(self, *arguments)
+        counted.append(weights(self.model))
+        return loss
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module.Loop, "_step", counting)
+        after(9)
+    assert len(counted) == 9
+    for steps in (1, 3, 4, 9):
+        assert equal(after(steps), counted[steps - 1]), steps
+    assert equal(after(0), weights(new_model("frsf")))
+    assert equal(after(1000), counted[-1])  # no more than the epochs have
+
+
 def test_the_global_random_state_is_left_alone(digits: RetrievalDataset) -> None:
     state = torch.get_rng_state()
     finetune(new_model(), digits, objective="hyp2", epochs=1, augment="crop-flip", **FAST)

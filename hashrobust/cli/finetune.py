@@ -37,6 +37,10 @@ def command(
     defence: Annotated[str, typer.Option(help="none, or see `hashrobust list defences`.")] = "none",
     image_size: ImageSize = None,
     epochs: Annotated[int, typer.Option(help="At most; see --patience.")] = 20,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(min=0, help="End after so many steps, keeping their weights.", show_default="all epochs"),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
     optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
     learning_rate: Annotated[float, typer.Option(help="Of the backbone.")] = 1e-4,
@@ -83,6 +87,7 @@ def command(
         "defence_params": parse_params(defence_param),
         "image_size": image_size,
         "epochs": epochs,
+        "max_steps": max_steps,
         "batch_size": batch_size,
         "optimizer": optimizer,
         "learning_rate": learning_rate,

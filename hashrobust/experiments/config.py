@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Self
 
 from hashrobust.errors import InputError, UnknownNameError
 from hashrobust.experiments.store import config_hash
-from hashrobust.options import TrainingOptions
+from hashrobust.options import TrainingOptions, added
 from hashrobust.registry import did_you_mean
 
 BERRICHE2025: Mapping[str, Any] = {
@@ -42,12 +41,6 @@ def preset_values(name: str) -> tuple[Mapping[str, Any], str]:
     if name not in PRESETS:
         raise UnknownNameError(f"unknown preset '{name}': {did_you_mean(name, sorted(PRESETS))}")
     return PRESETS[name]
-
-
-def added(default: Any) -> Any:
-    """A field that configurations got later: left out of what is stored, and so of the names of folders,
-    while it has its default, so that older folders keep their names."""
-    return field(default_factory=lambda: copy(default), metadata={"added": default})
 
 
 def stored_values(config: Any) -> dict[str, Any]:

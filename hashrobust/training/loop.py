@@ -68,7 +68,7 @@ class Loop:
         if resumed:
             self._restore(resumed)
         best = self._best(state)
-        while state.epoch < self.options.epochs and not self._out_of_patience(state):
+        while state.epoch < self._epochs and not self._out_of_patience(state):
             try:
                 loss = self._epoch(state.epoch + 1)
             except TrainingError:
@@ -76,7 +76,7 @@ class Loop:
                 raise
             state.epoch += 1
             score = self.validate() if self.validate else float(state.epoch)
-            if score > state.best_score:
+            if score > state.best_score or self.options.max_steps is not None:
                 state.best_score, state.best_epoch = float(score), state.epoch
                 best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
             self._record(state, loss, score if self.validate else None)
@@ -100,6 +100,8 @@ class Loop:
         with self.progress.track(f"epoch {epoch}/{options.epochs}", len(order), "images") as advance:
             for number, start in enumerate(self.starts):
                 step = (epoch - 1) * len(self.starts) + number
+                if step == self.options.max_steps:
+                    break
                 chosen = order[start : start + options.batch_size]
                 images = augment(self.train.load(chosen), options.augment, augmenting).to(model.device)
                 labels = self.train.labels[chosen].to(model.device)
@@ -128,6 +130,13 @@ class Loop:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.item()
+
+    @property
+    def _epochs(self) -> int:
+        """How many epochs are begun."""
+        if self.options.max_steps is None:
+            return self.options.epochs
+        return min(self.options.epochs, math.ceil(self.options.max_steps / len(self.starts)))
 
     def _rate(self, step: int) -> float:
         """The share of the base learning rate at this step."""
