@@ -39,7 +39,9 @@ def command(
     epochs: Annotated[int, typer.Option(help="At most; see --patience.")] = 20,
     max_steps: Annotated[
         int | None,
-        typer.Option(min=0, help="End after so many steps, keeping their weights.", show_default="all epochs"),
+        typer.Option(
+            min=0, help="End after so many steps, keeping their weights.", show_default="all epochs"
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
     optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",

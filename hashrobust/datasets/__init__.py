@@ -1,18 +1,28 @@
-"""Retrieval protocols: labelled images split into train, query, validation and database."""
+"""Protocols: labelled images split into train, query, validation and database, or train, validation and test."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from hashrobust.datasets._base import RetrievalDataset, Split
+from hashrobust.datasets._base import ClassificationDataset, LabelledDataset, RetrievalDataset, Split
 from hashrobust.datasets._info import INFO, DatasetInfo, data_folder
 from hashrobust.errors import InputError
 from hashrobust.registry import Registry
 
-__all__ = ["DatasetInfo", "RetrievalDataset", "Split", "dataset_info", "datasets", "load_dataset"]
+__all__ = [
+    "ClassificationDataset",
+    "DatasetInfo",
+    "LabelledDataset",
+    "RetrievalDataset",
+    "Split",
+    "dataset_info",
+    "datasets",
+    "load_classification",
+    "load_dataset",
+]
 
-datasets: Registry[RetrievalDataset] = Registry("dataset", "hashrobust.datasets")
+datasets: Registry[LabelledDataset] = Registry("dataset", "hashrobust.datasets")
 
 
 def _parse(name: str) -> tuple[str, str | None]:
@@ -34,7 +44,7 @@ def load_dataset(
     download: bool = False,
     **own: Any,
 ) -> RetrievalDataset:
-    """Load a dataset with its protocol's splits.
+    """Load a dataset with the splits of its retrieval protocol.
 
     Args:
         name: a registered name, with a folder for some (`list:DIR`, `folder:DIR`).
@@ -45,14 +55,52 @@ def load_dataset(
 
     Raises:
         UnknownNameError: no such dataset.
-        InputError: a parameter that the dataset does not take, or a bad value.
+        InputError: a parameter that the dataset does not take, a bad value, or another protocol.
         DataError: the data are missing, malformed, or break the protocol.
         HashRobustError: a download fails.
     """
+    data = _load(name, data_dir=data_dir, image_size=image_size, download=download, **own)
+    if not isinstance(data, RetrievalDataset):
+        raise InputError(f"dataset '{name}' is asked for another protocol: load it by load_classification")
+    return data
+
+
+def load_classification(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    **own: Any,
+) -> ClassificationDataset:
+    """Load a dataset with its official train and test sets, a tenth of train as validation.
+
+    Arguments and errors are those of `load_dataset`; also
+
+    Raises:
+        InputError: the dataset has no such protocol.
+        DataError: images with several labels.
+    """
+    if "protocol" not in datasets.parameters(_parse(name)[0]):
+        raise InputError(f"dataset '{name}' has no classification protocol: use it for retrieval")
+    data = _load(
+        name,
+        data_dir=data_dir,
+        image_size=image_size,
+        download=download,
+        protocol="classification",
+        **own,
+    )
+    assert isinstance(data, ClassificationDataset)
+    return data
+
+
+def _load(name: str, **given: Any) -> LabelledDataset:
     kind, path = _parse(name)
-    common = {"path": path, "data_dir": data_dir, "image_size": image_size, "download": download}
     takes = datasets.parameters(kind)
-    return datasets.build(kind, **{key: value for key, value in common.items() if key in takes}, **own)
+    common = {"path": path, **given}
+    optional = ("path", "data_dir", "image_size", "download")
+    return datasets.build(kind, **{k: v for k, v in common.items() if k in takes or k not in optional})
 
 
 def dataset_info(name: str, *, data_dir: str | Path | None = None) -> DatasetInfo:

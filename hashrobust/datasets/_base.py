@@ -1,7 +1,8 @@
-"""What every dataset hands out: four splits of labelled images, and the facts that describe them."""
+"""What every dataset hands out: splits of labelled images, and the facts that describe them."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,29 +92,30 @@ class Split:
         return self.source.path(int(self.ids[index]))
 
 
-@dataclass(frozen=True, eq=False)
-class RetrievalDataset:
-    """A retrieval protocol: who is trained on, who asks, who decides between epochs, who is searched.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LabelledDataset(ABC):
+    """What every protocol hands out.
 
-    `top_k` is the list length of the protocol's mAP@k (None: the whole database). `fingerprint` hashes
-    the content of the images, their labels and the split. `skipped` names what was left out, and why.
-    `duplicates` counts pooled images with an exact copy; `overlap` the query and validation images that
-    also stand in another split (0 unless that was waived).
+    `fingerprint` hashes the content of the images, their labels and the split. `skipped` names what was
+    left out, and why. `duplicates` counts pooled images with an exact copy; `overlap` the images of the
+    splits that are asked about that also stand in another split (0 unless that was waived).
     """
 
     name: str
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    top_k: int | None
     multi_label: bool
     fingerprint: str
     train: Split
-    query: Split
     validation: Split
-    database: Split
     skipped: tuple[str, ...] = ()
     duplicates: int = 0
     overlap: int = 0
+
+    @property
+    @abstractmethod
+    def asked(self) -> Split:
+        """The images that scores are about, and that attacks change."""
 
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -147,6 +149,23 @@ class RetrievalDataset:
         """Standard deviation of each channel over all pixels of the train split; at least 1/255."""
         return self._moments[1]
 
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RetrievalDataset(LabelledDataset):
+    """A retrieval protocol: who is trained on, who asks, who decides between epochs, who is searched.
+
+    `top_k` is the list length of the protocol's mAP@k (None: the whole database).
+    """
+
+    top_k: int | None
+    query: Split
+    database: Split
+
+    @property
+    def asked(self) -> Split:
+        """The queries."""
+        return self.query
+
     @cached_property
     def similar_share(self) -> float:
         """Share of similar pairs (a common label) among all pairs of two different train images."""
@@ -159,3 +178,15 @@ class RetrievalDataset:
             with_self += int((labels[start : start + BATCH] @ labels.T > 0).sum())
         self_pairs = int((labels.sum(dim=1) > 0).sum())
         return (with_self - self_pairs) / (count * (count - 1))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ClassificationDataset(LabelledDataset):
+    """A classification protocol: the official train and test sets, a tenth of train as validation."""
+
+    test: Split
+
+    @property
+    def asked(self) -> Split:
+        """The test images."""
+        return self.test

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashrobust.datasets._base import ImageSource, IntArray, RetrievalDataset, Split
+from hashrobust.datasets._base import ClassificationDataset, ImageSource, IntArray, RetrievalDataset, Split
 from hashrobust.datasets._memory import MemoryImages
 from hashrobust.errors import DataError, InputError
 
 PROTOCOL_SEED = 0
 SPLITS = ("train", "query", "validation", "database")
+CLASSIFICATION_SPLITS = ("train", "validation", "test")
+VALIDATION_SHARE = TEST_SHARE = 10  # a tenth of each class
 # Train images may stand in the database (the practice of the HashNet lists); queries stand nowhere else.
 MUST_DIFFER = (
     ("query", "database"),
@@ -80,12 +82,14 @@ def draw_by_class(
     return {split: order[place[order] == code] for code, split in enumerate(SPLITS)}
 
 
-def _overlap(source: ImageSource, digests: list[bytes], members: Members) -> tuple[int, str]:
-    """How many query and validation images stand in a split where they must not, and the first case."""
-    contents = {split: {digests[i]: int(i) for i in members[split]} for split in SPLITS}
+def _overlap(
+    source: ImageSource, digests: list[bytes], members: Members, pairs: Sequence[tuple[str, str]]
+) -> tuple[int, str]:
+    """How many different images stand in two splits of a pair, and the first case in words."""
+    contents = {split: {digests[i]: int(i) for i in ids} for split, ids in members.items()}
     shared: set[bytes] = set()
     first = ""
-    for one, other in MUST_DIFFER:
+    for one, other in pairs:
         common = contents[one].keys() & contents[other].keys()
         if common and not first:
             example = min(common, key=lambda digest: contents[one][digest])
@@ -101,12 +105,13 @@ def _fingerprint(
     labels: NDArray[np.uint8],
     digests: list[bytes],
     members: Members,
+    splits: Sequence[str],
 ) -> str:
     head = json.dumps([list(classes), list(source.image_shape), list(labels.shape)])
     total = hashlib.sha256(head.encode())
     total.update(b"".join(digests))
     total.update(np.ascontiguousarray(labels).tobytes())
-    for split in SPLITS:
+    for split in splits:
         total.update(f"{split}:{len(members[split])}".encode())
         total.update(members[split].astype("<i8").tobytes())
     return total.hexdigest()
@@ -137,28 +142,101 @@ def assemble(
         if len(members[split]) == 0:
             raise DataError(f"{name}: no image is left for the {split} split: add images")
     digests = source.digests()
-    overlap, example = _overlap(source, digests, members)
+    overlap, example = _overlap(source, digests, members, MUST_DIFFER)
     if overlap and not allow_overlap:
         raise DataError(
             f"{name}: {overlap} query or validation images also stand in another split ({example}), so "
             "scores would count copies as finds: take them out, or pass allow_overlap=True"
         )
-    splits = {
-        split: Split(torch.from_numpy(labels[members[split]]), torch.from_numpy(members[split]), source)
-        for split in SPLITS
-    }
+    splits = _splits(source, labels, members, SPLITS)
     return RetrievalDataset(
         name=name,
         classes=tuple(classes),
         image_shape=source.image_shape,
         top_k=top_k if top_k is not None and top_k < len(members["database"]) else None,
         multi_label=bool((labels.sum(axis=1) > 1).any()),
-        fingerprint=_fingerprint(source, classes, labels, digests, members),
+        fingerprint=_fingerprint(source, classes, labels, digests, members, SPLITS),
         skipped=tuple(skipped),
         duplicates=int((~unique_content(digests)).sum()),
         overlap=overlap,
         **splits,
     )
+
+
+def _splits(
+    source: ImageSource, labels: NDArray[np.uint8], members: Members, names: Sequence[str]
+) -> dict[str, Split]:
+    return {
+        name: Split(torch.from_numpy(labels[members[name]]), torch.from_numpy(members[name]), source)
+        for name in names
+    }
+
+
+def classification(
+    name: str,
+    source: ImageSource,
+    targets: IntArray,
+    classes: Sequence[str],
+    test: NDArray[np.bool_] | None = None,
+    train: NDArray[np.bool_] | None = None,
+    *,
+    skipped: Sequence[str] = (),
+) -> ClassificationDataset:
+    """A classification protocol: the official train and test sets, a tenth of each class of train as validation.
+
+    Args:
+        name: of the dataset.
+        source: the pooled images.
+        targets: class of each image (N,).
+        classes: their names.
+        test: which images (N,) are the official test set; None: a tenth of each class is drawn, by the
+            protocol's seed.
+        train: which images (N,) may be trained on or validate; None: all others.
+        skipped: what was left out already.
+
+    Train images with an exact copy in the test set are left out and named, so that the test set keeps its
+    size; copies within train go to train, not to validation.
+
+    Raises:
+        DataError: a class has too few images.
+    """
+    digests = source.digests()
+    drawable = unique_content(digests)
+    if test is None:
+        drawn = draw_by_class(targets, drawable, lambda _, count: Sizes(0, max(1, count // TEST_SHARE), 0))
+        test = np.isin(np.arange(len(targets)), drawn["query"])
+    tested = {digests[i] for i in np.flatnonzero(test)}
+    copies = np.array([not test[i] and digest in tested for i, digest in enumerate(digests)], dtype=bool)
+    kept = ~test & ~copies & (True if train is None else train)
+    drawn = draw_by_class(
+        targets, kept & drawable, lambda _, count: Sizes(0, 0, max(1, count // VALIDATION_SHARE))
+    )
+    validation = np.isin(np.arange(len(targets)), drawn["validation"])
+    order = draw_order(len(targets))
+    places = {"train": kept & ~validation, "validation": validation, "test": test}
+    members = {split: order[place[order]] for split, place in places.items()}
+    _check_classes(name, targets, classes, members)
+    labels = multi_hot(targets, len(classes))
+    reasons = [f"{source.path(int(i))}: it is an exact copy of a test image" for i in np.flatnonzero(copies)]
+    return ClassificationDataset(
+        name=name,
+        classes=tuple(classes),
+        image_shape=source.image_shape,
+        multi_label=False,
+        fingerprint=_fingerprint(source, classes, labels, digests, members, CLASSIFICATION_SPLITS),
+        skipped=(*skipped, *reasons),
+        duplicates=int((~drawable).sum()),
+        **_splits(source, labels, members, CLASSIFICATION_SPLITS),  # type: ignore[arg-type]
+    )
+
+
+def _check_classes(name: str, targets: IntArray, classes: Sequence[str], members: Members) -> None:
+    for split, ids in members.items():
+        for target, count in enumerate(np.bincount(targets[ids], minlength=len(classes))):
+            if count == 0:
+                raise DataError(
+                    f"{name}: no image of class '{classes[target]}' is left for the {split} split: add images"
+                )
 
 
 def multi_hot(targets: IntArray, num_classes: int) -> NDArray[np.uint8]:

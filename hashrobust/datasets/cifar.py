@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from hashrobust.datasets import datasets
-from hashrobust.datasets._base import IntArray, RetrievalDataset
+from hashrobust.datasets._base import IntArray, LabelledDataset
 from hashrobust.datasets._cifar_files import Images, read_binary, read_pickle
 from hashrobust.datasets._info import DatasetInfo, absent, data_folder, describes, downloaded
 from hashrobust.datasets._memory import MemoryImages
-from hashrobust.datasets._protocol import Sizes, pooled_dataset
+from hashrobust.datasets._protocol import Sizes, classification, pooled_dataset
 from hashrobust.errors import DataError
 
 TOP_K = 5000
@@ -103,8 +103,8 @@ def _download(kind: _Set, data_dir: Path) -> None:
 
 
 def _load(
-    kind: _Set, data_dir: str | Path | None, image_size: int | None, download: bool
-) -> RetrievalDataset:
+    kind: _Set, data_dir: str | Path | None, image_size: int | None, download: bool, protocol: str
+) -> LabelledDataset:
     folder = data_folder(data_dir)
     files = kind.find(folder)
     if files is None and download:
@@ -121,29 +121,40 @@ def _load(
             "fetch them again"
         )
     source = MemoryImages(kind.name, pixels, image_size=image_size)
+    if protocol == "classification":
+        test = np.repeat([file.stem.startswith("test") for file in files], [len(own) for _, own in parts])
+        return classification(kind.name, source, targets, kind.classes, test)
     return pooled_dataset(kind.name, source, targets, kind.classes, kind.sizes, TOP_K)
 
 
 @datasets.register("cifar10")
 def cifar10(
-    *, data_dir: str | Path | None = None, image_size: int | None = None, download: bool = False
-) -> RetrievalDataset:
+    *,
+    data_dir: str | Path | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    protocol: str = "retrieval",
+) -> LabelledDataset:
     """60,000 pooled colour images, 32x32, ten classes.
 
     Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
-    return _load(CIFAR10, data_dir, image_size, download)
+    return _load(CIFAR10, data_dir, image_size, download, protocol)
 
 
 @datasets.register("cifar100")
 def cifar100(
-    *, data_dir: str | Path | None = None, image_size: int | None = None, download: bool = False
-) -> RetrievalDataset:
+    *,
+    data_dir: str | Path | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    protocol: str = "retrieval",
+) -> LabelledDataset:
     """60,000 pooled colour images, 32x32, a hundred (fine) classes.
 
     Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
-    return _load(CIFAR100, data_dir, image_size, download)
+    return _load(CIFAR100, data_dir, image_size, download, protocol)
 
 
 def _passport(kind: _Set, data_dir: Path) -> DatasetInfo:

@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from hashrobust.datasets import datasets
-from hashrobust.datasets._base import RetrievalDataset
+from hashrobust.datasets._base import LabelledDataset
 from hashrobust.datasets._info import DatasetInfo, describes
 from hashrobust.datasets._memory import MemoryImages
-from hashrobust.datasets._protocol import Sizes, pooled_dataset
+from hashrobust.datasets._protocol import Sizes, classification, pooled_dataset
 
 SIZES = Sizes(train=50, query=20, validation=10)
 WHITE = 16  # the set counts ink in 4x4 blocks of a scan
@@ -19,18 +19,21 @@ IMAGE_SIZE = 32
 
 
 @datasets.register("digits")
-def digits(*, image_size: int | None = None) -> RetrievalDataset:
+def digits(*, image_size: int | None = None, protocol: str = "retrieval") -> LabelledDataset:
     """1,797 handwritten digits of 8x8 pixels, enlarged to 32x32: embedded, needs no download.
 
     Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998, test part, as scikit-learn
-    carries it. `image_size` None means 32.
+    carries it. `image_size` None means 32. It has no official split: to classify, a tenth is drawn to test.
     """
     bunch = load_digits()
     pixels = np.asarray(bunch.images).astype(np.uint8)[:, None]
     size = IMAGE_SIZE if image_size is None else image_size
     images = MemoryImages("digits", pixels, white=WHITE, image_size=size)
     targets = np.asarray(bunch.target, dtype=np.int64)
-    return pooled_dataset("digits", images, targets, [str(digit) for digit in range(10)], SIZES, top_k=None)
+    classes = [str(digit) for digit in range(10)]
+    if protocol == "classification":
+        return classification("digits", images, targets, classes)
+    return pooled_dataset("digits", images, targets, classes, SIZES, top_k=None)
 
 
 @describes("digits")

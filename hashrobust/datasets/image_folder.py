@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from hashrobust.datasets import datasets
-from hashrobust.datasets._base import RetrievalDataset
+from hashrobust.datasets._base import LabelledDataset
 from hashrobust.datasets._files import ImageFiles, inspect_files
 from hashrobust.datasets._info import DatasetInfo, describes
-from hashrobust.datasets._protocol import Sizes, assemble, draw_by_class, multi_hot
+from hashrobust.datasets._protocol import Sizes, assemble, classification, draw_by_class, multi_hot
 from hashrobust.errors import DataError
 
 SMALLEST_CLASS = 4
@@ -62,13 +62,18 @@ def _usable(root: Path, classes: list[str]) -> tuple[list[str], list[bytes], lis
 
 @datasets.register("folder")
 def image_folder(
-    path: str | Path, *, image_size: int | None = None, top_k: int | None = DEFAULT_TOP_K
-) -> RetrievalDataset:
+    path: str | Path,
+    *,
+    image_size: int | None = None,
+    top_k: int | None = DEFAULT_TOP_K,
+    protocol: str = "retrieval",
+) -> LabelledDataset:
     """Your own images, one subfolder a class: `folder:DIR`.
 
     A class of n images gives n/10 queries, n/10 validation images, half of the rest (at most 500) to train,
     and what is left to the database. Files that are no readable image, and exact copies of an earlier file,
-    are skipped and named in `.skipped`; names that begin with a dot are not looked at.
+    are skipped and named in `.skipped`; names that begin with a dot are not looked at. To classify, a tenth of
+    each class is drawn to test, and a tenth of the rest for validation.
 
     Raises:
         DataError: no such folder, fewer than two class folders, or a class with fewer than 4 images.
@@ -93,10 +98,13 @@ def image_folder(
                 f"{name}: class '{title}' has {count} usable images ({left_out} skipped) and needs "
                 f"{SMALLEST_CLASS}, one for each split: add images or take the class away"
             )
+    images = ImageFiles(root, files, digests, image_size)
+    if protocol == "classification":
+        return classification(name, images, targets, classes, skipped=skipped)
     members = draw_by_class(targets, np.ones(len(files), dtype=bool), lambda _, count: class_sizes(count))
     return assemble(
         name,
-        ImageFiles(root, files, digests, image_size),
+        images,
         classes,
         multi_hot(targets, len(classes)),
         members,

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hashrobust.datasets import datasets
-from hashrobust.datasets._base import IntArray, RetrievalDataset
+from hashrobust.datasets._base import ClassificationDataset, IntArray, LabelledDataset
 from hashrobust.datasets._files import ImageFiles, inspect_files
 from hashrobust.datasets._info import DatasetInfo, describes
 from hashrobust.datasets._lists import ListedImages, read_lines
-from hashrobust.datasets._protocol import assemble, draw_order, unique_content
+from hashrobust.datasets._protocol import assemble, classification, draw_order, unique_content
 from hashrobust.errors import DataError, InputError
 
 LISTS = {"train": "train.txt", "query": "test.txt", "database": "database.txt"}
@@ -71,6 +72,25 @@ def _class_names(folder: Path, count: int) -> list[str]:
     return names
 
 
+def _to_classify(
+    name: str,
+    images: ImageFiles,
+    labels: NDArray[np.uint8],
+    members: dict[str, IntArray],
+    listed: ListedImages,
+    classes: list[str],
+) -> ClassificationDataset:
+    """Train and test lists as a classification protocol; the database is passed over."""
+    if (labels.sum(axis=1) != 1).any():
+        raise DataError(
+            f"{name}: some images have several labels, or none, and a classifier gives one: use it for retrieval"
+        )
+    places = np.arange(len(labels))
+    test, train = np.isin(places, members["query"]), np.isin(places, members["train"])
+    targets = labels.argmax(axis=1).astype(np.int64)
+    return classification(name, images, targets, classes, test, train, skipped=listed.repeated)
+
+
 @datasets.register("list")
 def image_list(
     path: str | Path,
@@ -80,12 +100,14 @@ def image_list(
     top_k: int | None = DEFAULT_TOP_K,
     validation_from: ValidationFrom = "database",
     allow_overlap: bool = False,
-) -> RetrievalDataset:
+    protocol: str = "retrieval",
+) -> LabelledDataset:
     """A protocol as HashNet lists (train.txt, test.txt, database.txt): `list:DIR`.
 
     A line is an image's path, then a 0 or 1 for each class. Without a validation.txt, validation images come
     from the database (1,000 outside train; a tenth of fewer than 10,000), or, with `validation_from="test"`,
     from test.txt: its 2nd, 4th ... lines, as for ImageNet100. Every listed file must be a readable image.
+    To classify, train.txt and test.txt are taken, and a tenth of each class of train for validation.
 
     Args:
         path: the folder of the lists, and of a classes.txt with a name a line, if there is one.
@@ -94,6 +116,7 @@ def image_list(
         top_k: list length of mAP@k (ImageNet100: 1000); None: the whole database.
         validation_from: where validation images come from if there is no validation.txt.
         allow_overlap: accept queries or validation images that also stand in another split.
+        protocol: "retrieval" or "classification".
 
     Raises:
         InputError: an unknown `validation_from`.
@@ -114,13 +137,17 @@ def image_list(
     elif validation_from == "test":
         members["query"], members["validation"] = members["query"][::2], members["query"][1::2]
     digests = _digests(listed.root, listed.files, name)
+    labels = np.array(listed.labels, dtype=np.uint8)
+    images = ImageFiles(listed.root, listed.files, digests, image_size)
+    classes = _class_names(folder, labels.shape[1])
+    if protocol == "classification":
+        return _to_classify(name, images, labels, members, listed, classes)
     if "validation" not in members:
         _hold_out(members, digests, name)
-    labels = np.array(listed.labels, dtype=np.uint8)
     return assemble(
         name,
-        ImageFiles(listed.root, listed.files, digests, image_size),
-        _class_names(folder, labels.shape[1]),
+        images,
+        classes,
         labels,
         members,
         top_k=top_k,

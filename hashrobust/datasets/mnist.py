@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from hashrobust.datasets import datasets
-from hashrobust.datasets._base import RetrievalDataset
+from hashrobust.datasets._base import LabelledDataset
 from hashrobust.datasets._idx import read_idx
 from hashrobust.datasets._info import DatasetInfo, absent, data_folder, describes, downloaded
 from hashrobust.datasets._memory import MemoryImages
-from hashrobust.datasets._protocol import Sizes, pooled_dataset
+from hashrobust.datasets._protocol import Sizes, classification, pooled_dataset
 from hashrobust.errors import DataError
 
 SIZES = Sizes(train=500, query=100, validation=100)
@@ -89,8 +89,8 @@ def _download(kind: _Set, data_dir: Path) -> None:
 
 
 def _load(
-    kind: _Set, data_dir: str | Path | None, image_size: int | None, download: bool
-) -> RetrievalDataset:
+    kind: _Set, data_dir: str | Path | None, image_size: int | None, download: bool, protocol: str
+) -> LabelledDataset:
     folder = data_folder(data_dir)
     files = kind.find(folder)
     if files is None and download:
@@ -115,29 +115,40 @@ def _load(
             f"{found}, not {kind.class_sizes}): put each data set in a folder of its own name"
         )
     source = MemoryImages(kind.name, np.concatenate(images)[:, None], image_size=image_size)
+    if protocol == "classification":
+        test = np.repeat([False, True], [len(part) for part in labels])
+        return classification(kind.name, source, targets, kind.classes, test)
     return pooled_dataset(kind.name, source, targets, kind.classes, SIZES, TOP_K)
 
 
 @datasets.register("fashion-mnist")
 def fashion_mnist(
-    *, data_dir: str | Path | None = None, image_size: int | None = None, download: bool = False
-) -> RetrievalDataset:
+    *,
+    data_dir: str | Path | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    protocol: str = "retrieval",
+) -> LabelledDataset:
     """70,000 pooled grey images of clothing, 28x28, ten classes.
 
     Xiao, Rasul and Vollgraf, "Fashion-MNIST", arXiv 1708.07747.
     """
-    return _load(FASHION, data_dir, image_size, download)
+    return _load(FASHION, data_dir, image_size, download, protocol)
 
 
 @datasets.register("mnist")
 def mnist(
-    *, data_dir: str | Path | None = None, image_size: int | None = None, download: bool = False
-) -> RetrievalDataset:
+    *,
+    data_dir: str | Path | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    protocol: str = "retrieval",
+) -> LabelledDataset:
     """70,000 pooled grey images of handwritten digits, 28x28, ten classes.
 
     LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998.
     """
-    return _load(MNIST, data_dir, image_size, download)
+    return _load(MNIST, data_dir, image_size, download, protocol)
 
 
 def _passport(kind: _Set, data_dir: Path, source: str, licence: str) -> DatasetInfo:

@@ -8,8 +8,9 @@ from typing import Any
 
 from hashrobust.attacks import attacks
 from hashrobust.errors import InputError, UnknownNameError
-from hashrobust.experiments.config import AttackConfig, added, stored_values
+from hashrobust.experiments.config import AttackConfig, stored_values
 from hashrobust.experiments.store import config_hash
+from hashrobust.options import added
 from hashrobust.registry import did_you_mean
 
 DEFAULT_ATTACK = "center"
