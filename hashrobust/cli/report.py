@@ -41,6 +41,7 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Gather every run into tables (CSV, Parquet, Markdown, LaTeX) and figures."""
+    from hashrobust.reports.audit_attacks import without_audits
     from hashrobust.reports.filters import filter_frame
     from hashrobust.reports.findings import findings
     from hashrobust.reports.formats import to_markdown, to_rich
@@ -48,7 +49,8 @@ def command(
     from hashrobust.reports.tables import paper_table, summary_table
     from hashrobust.reports.write import DEFAULT_FORMATS, shown_metrics, write_report
 
-    frame = filter_frame(results_frame(results), filters)
+    whole = filter_frame(results_frame(results), filters)
+    frame, of_audits = without_audits(whole)
     columns = split_list(group_by) or None
     written = write_report(
         results,
@@ -59,11 +61,13 @@ def command(
         formats=split_list(formats) or DEFAULT_FORMATS,
     )
     progress = ConsoleProgress(quiet=quiet)
-    unfinished = frame.attrs.get("unfinished", [])
+    unfinished = whole.attrs.get("unfinished", [])
     if unfinished:
         progress.say(f"without results and left out: {len(unfinished)}, such as {unfinished[0]}")
+    for sentence in of_audits:
+        progress.say(sentence)
     if json:
-        print_json(frame.to_dict(orient="records"))
+        print_json(whole.to_dict(orient="records"))
     elif paper:
         print("\n".join(to_markdown(table) for table in paper_table(frame)))
     else:

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from hashrobust.experiments import store
 from hashrobust.experiments.store import Folder
 from hashrobust.reports import labels
+from hashrobust.reports.audit_attacks import RESULT
 from hashrobust.reports.formats import Table, to_rich
 from hashrobust.reports.style import colour_of, save, styled
 
-RESULT = "audit.json"
 _CONTROL = "control: "
 _CHECK = "check: "
 _ACCESS = {

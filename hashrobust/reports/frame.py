@@ -16,6 +16,7 @@ from hashrobust.experiments import store
 from hashrobust.experiments.store import Folder
 from hashrobust.metrics import paired_bootstrap_interval
 from hashrobust.reports import labels
+from hashrobust.reports.audit_attacks import AUDIT, PART, membership
 
 LEADING = (
     *("run", "dataset", "backbone", "objective", "bits", "rule", "feedback_scale", "defence", "weights"),
@@ -56,7 +57,8 @@ def results_frame(results: Path) -> pd.DataFrame:
 
     Columns: the settings of run and attack, then metrics as fractions. `masking_gap` is
     mAP(rule gradient) - mAP(exact gradient) of attacks otherwise equal, its interval 95% over
-    queries, paired; `exact_<metric>` is the exact-gradient value that belongs beside a row.
+    queries, paired; `exact_<metric>` is the exact-gradient value that belongs beside a row. `audit` and `audit_part`
+    name the audits that list an attack.
     `frame.attrs` holds `settings` (names of setting columns), `unfinished` (folders skipped) and
     `pretrained` (their number).
 
@@ -66,7 +68,8 @@ def results_frame(results: Path) -> pd.DataFrame:
     records: list[_Record] = []
     unfinished: list[str] = []
     pretrained = 0
-    for run in store.list_runs(results):
+    runs = store.list_runs(results)
+    for run in runs:
         config = run.config
         if config.get("task") == "pretrain":
             pretrained += 1
@@ -81,7 +84,7 @@ def results_frame(results: Path) -> pd.DataFrame:
     if not records:
         raise StoreError(_nothing(results, unfinished, pretrained))
     _add_gaps(records)
-    frame = _assemble(records)
+    frame = _assemble(records, membership(runs))
     frame.attrs |= {"unfinished": unfinished, "pretrained": pretrained}
     return frame
 
@@ -174,10 +177,11 @@ def _gap_interval(rule: _Record, exact: _Record) -> dict[str, float]:
     return {"masking_gap_low": low, "masking_gap_high": high}
 
 
-def _assemble(records: Sequence[_Record]) -> pd.DataFrame:
+def _assemble(records: Sequence[_Record], audits: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     settings = {column for record in records for column in record.settings} - {"folder"}
     metrics = {column for record in records for column in record.metrics} - settings
-    frame = pd.DataFrame([record.metrics | record.settings for record in records])
+    rows = [{**r.metrics, **r.settings, **audits.get(r.settings["folder"], {})} for r in records]
+    frame = pd.DataFrame(rows)
     frame = frame.reindex(columns=_order(settings, metrics))
     for column in frame.columns:
         if len({type(value) for value in frame[column].dropna()} & {str, bool, int, float}) > 1 and not (
@@ -193,5 +197,5 @@ def _assemble(records: Sequence[_Record]) -> pd.DataFrame:
 
 
 def _order(settings: set[str], metrics: set[str]) -> list[str]:
-    rest = [*sorted(settings - set(LEADING)), *sorted(metrics - set(LEADING)), "folder"]
+    rest = [*sorted(settings - set(LEADING)), *sorted(metrics - set(LEADING)), AUDIT, PART, "folder"]
     return [*LEADING, *rest]

@@ -12,6 +12,7 @@ from hashrobust.experiments import store
 from hashrobust.experiments.store import Folder
 from hashrobust.registry import did_you_mean
 from hashrobust.reports import labels
+from hashrobust.reports.audit_attacks import without_audits
 from hashrobust.reports.audits import audit_bars, audits_frame, audits_table
 from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, training_curves
 from hashrobust.reports.filters import filter_frame
@@ -39,7 +40,8 @@ def write_report(
     formats: Sequence[str] = DEFAULT_FORMATS,
 ) -> list[Path]:
     """Write `results.csv`, `results.parquet`, `summary.md`, `paper_table.md`, `paper_table.tex` and
-    figures into `output`, as far as `formats` asks for them; returns the files written.
+    figures into `output`, as far as `formats` asks for them; returns the files written. Attacks of audits stand
+    in the results files, and in tables and figures of their own (see `without_audits`).
 
     Raises:
         InputError: an unknown format, column or metric, or a filter that leaves nothing.
@@ -48,12 +50,13 @@ def write_report(
     for name in formats:
         if name not in FORMATS:
             raise InputError(f"unknown report format '{name}': {did_you_mean(name, list(FORMATS))}")
-    frame = filter_frame(results_frame(results), filters)
+    whole = filter_frame(results_frame(results), filters)
+    frame, of_audits = without_audits(whole)
     summary = summary_table(frame, group_by, shown_metrics(frame, metric))
     attacked = bool((frame["attack"] != "none").any())
     papers = paper_table(frame) if attacked else []
     written = [
-        write_frame(frame, output / f"results.{name}") for name in ("csv", "parquet") if name in formats
+        write_frame(whole, output / f"results.{name}") for name in ("csv", "parquet") if name in formats
     ]
     if papers and "md" in formats:
         written.append(write_text("\n".join(map(to_markdown, papers)), output / "paper_table.md"))
@@ -65,7 +68,7 @@ def write_report(
     written += figures
     if "md" in formats:
         shown = [path.relative_to(output).as_posix() for path in figures if path.suffix == ".png"]
-        page = [_heading(frame, filters), to_markdown(summary), *findings(frame), *left_out]
+        page = [_heading(whole, filters), *of_audits, to_markdown(summary), *findings(frame), *left_out]
         page += (
             ["Tables for a paper: [paper_table.md](paper_table.md)."]
             if papers

@@ -108,6 +108,55 @@ def add_examples(attack: Folder, *, n: int = 3, k: int = 4, channels: int = 1, s
     return attack.path / "examples" / "examples.npz"
 
 
+def add_audit(run: Folder, cells: dict[str, Folder], number: int = 0, **found: Any) -> Folder:
+    """A finished audit of a run whose parts are these attack folders."""
+    audit = Folder.create(
+        run.path / "audits" / f"audit-{number:08x}", {"attack": "center", "epsilon": 8 / 255}
+    )
+    access = {"by rule": "rule", "noise": "noise"}
+    rows = []
+    for part, attack in cells.items():
+        config, metrics = attack.config, attack.read_json("metrics.json", made_by="attack")
+        row = {name: config[name] for name in ("attack", "epsilon", "gradient")}
+        row |= {name: metrics[name] for name in ("map", "map_low", "map_high", "clean_map", "theory_map")}
+        row |= {"part": part, "access": access.get(part, "white box"), "error": None}
+        on_control = part.startswith("control: ")
+        folder = f"{attack.path.parents[1].name}/attacks/{attack.name}"
+        rows.append({**row, "on_control": on_control, "folder": folder})
+    parts = {row["part"]: row for row in rows}
+    headline: dict[str, Any] = {"queries": QUERIES, "chance_map": CHANCE}
+    if "main" in parts:
+        exact = parts["main"]["map"]
+        headline |= {"clean_map": parts["main"]["clean_map"], "exact_map": exact, "theory_map": THEORY}
+        headline |= {"worst_map": exact - 0.02, "worst_map_low": exact - 0.04, "worst_map_high": exact}
+    if "by rule" in parts:
+        gap = parts["by rule"]["map"] - headline["exact_map"]
+        headline |= {"rule_map": parts["by rule"]["map"], "masking_gap": gap, "gradient_cosine": 0.2}
+        headline |= {"masking_gap_low": gap - 0.01, "masking_gap_high": gap + 0.01}
+        headline |= {"gradient_sign_agreement": 0.6}
+    depth = [
+        {
+            "layer": layer,
+            "depth": place,
+            "cosine": 0.9 / (place + 1),
+            "sign_agreement": 0.9,
+            "norm_ratio": 1.0,
+        }
+        for place, layer in enumerate(("hash", "conv2", "conv1"))
+    ]
+    check = {
+        "name": "masking",
+        "status": "FAIL",
+        "value": 0.3,
+        "limit": "0.02",
+        "meaning": "the gap is large",
+    }
+    whole = {"attacks": rows, "headline": headline, "rule": run.config["rule"], "matched": None}
+    whole |= {"verdict": "FAIL", "sentence": "The claim fails.", "checks": [check]}
+    audit.write_json("audit.json", {**whole, "gradient_by_depth": depth, **found})
+    return audit
+
+
 def build_results(root: Path) -> Path:
     """Three rules, two seeds, three epsilons, both gradients, a control, noise, a targeted attack."""
     pretrained = PretrainConfig()
@@ -142,4 +191,4 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def make() -> dict[str, Callable[..., Any]]:
     """Builders of run folders, for tests that need folders of their own."""
-    return {"run": add_run, "attack": add_attack, "examples": add_examples}
+    return {"run": add_run, "attack": add_attack, "examples": add_examples, "audit": add_audit}
