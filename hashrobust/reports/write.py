@@ -21,6 +21,7 @@ from hashrobust.reports.formats import to_latex, to_markdown, write_frame, write
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.pictures import attack_examples
 from hashrobust.reports.tables import paper_table, summary_table
+from hashrobust.reports.worst_case import worst_case_frame, worst_case_tables, worst_cases
 
 FORMATS = ("csv", "parquet", "md", "tex", "png", "pdf", "svg")
 DEFAULT_FORMATS = ("csv", "parquet", "md", "tex", "png")
@@ -39,9 +40,10 @@ def write_report(
     filters: Sequence[str] = (),
     formats: Sequence[str] = DEFAULT_FORMATS,
 ) -> list[Path]:
-    """Write `results.csv`, `results.parquet`, `summary.md`, `paper_table.md`, `paper_table.tex` and
-    figures into `output`, as far as `formats` asks for them; returns the files written. Attacks of audits stand
-    in the results files, and in tables and figures of their own (see `without_audits`).
+    """Write `results.csv`, `results.parquet`, `summary.md`, `paper_table.md`, `paper_table.tex`, `worst_case.csv`,
+    `worst_case.md` and figures into `output`, as far as `formats` asks for them; returns the files written.
+
+    Attacks of audits stand in the results files, and in tables and figures of their own (see `without_audits`).
 
     Raises:
         InputError: an unknown format, column or metric, or a filter that leaves nothing.
@@ -62,6 +64,7 @@ def write_report(
         written.append(write_text("\n".join(map(to_markdown, papers)), output / "paper_table.md"))
     if papers and "tex" in formats:
         written.append(write_text("\n".join(map(to_latex, papers)), output / "paper_table.tex"))
+    written += _worst_cases(whole, results, output, formats)
     kinds = [name for name in ("png", "pdf", "svg") if name in formats]
     written += _audits(results, output, formats, kinds)
     figures, left_out = _figures(frame, results, output, kinds) if kinds else ([], [])
@@ -74,10 +77,26 @@ def write_report(
             if papers
             else ["No attack is finished."]
         )
-        if any(path.name == "audits.md" for path in written):
-            page.append("Audits side by side: [audits.md](audits.md).")
+        for name, what in (
+            ("worst_case.md", "Worst case over all attacks"),
+            ("audits.md", "Audits side by side"),
+        ):
+            if output / name in written:
+                page.append(f"{what}: [{name}]({name}).")
         page += [f"![{Path(name).stem}]({name})" for name in shown]
         written.append(write_text("\n\n".join(page) + "\n", output / "summary.md"))
+    return written
+
+
+def _worst_cases(frame: pd.DataFrame, results: Path, output: Path, formats: Sequence[str]) -> list[Path]:
+    """`worst_case.csv` and `worst_case.md`, if several attacks were run on the same queries of a run."""
+    cases = worst_cases(frame, results)
+    tables = worst_case_tables(cases)
+    if not tables:
+        return []
+    written = [write_frame(worst_case_frame(cases), output / "worst_case.csv")] if "csv" in formats else []
+    if "md" in formats:
+        written.append(write_text("\n".join(map(to_markdown, tables)), output / "worst_case.md"))
     return written
 
 

@@ -138,7 +138,8 @@ def test_report_of_chosen_rows_and_formats(results, tmp_path):
     written = write_report(
         results, tmp_path, group_by=["rule"], metric="l2_mean", filters=filters, formats=["csv", "md"]
     )
-    assert {p.name for p in written} == {"results.csv", "paper_table.md", "summary.md"}
+    names = {"results.csv", "paper_table.md", "summary.md", "worst_case.csv", "worst_case.md"}
+    assert {p.name for p in written} == names
     assert set(pd.read_csv(tmp_path / "results.csv")["rule"]) == {"frsf"}
     assert "L2, mean, exact gradient" in (tmp_path / "summary.md").read_text()
 
