@@ -13,8 +13,10 @@ attacks: Registry[Attack] = Registry("attack", "hashrobust.attacks")
 from ._ball import ball, inside_ball, outward, project, round_to_8_bits  # noqa: E402
 from ._base import Attack  # noqa: E402
 from ._center import center_codes  # noqa: E402
+from ._classifier import ClassifierAttack  # noqa: E402
 from ._context import AttackContext, AttackResult, Clean  # noqa: E402
 from ._gradient_check import GradientCheck, check_gradient  # noqa: E402
+from ._logits import classification_objective  # noqa: E402
 from ._loop import GradientAttack  # noqa: E402
 from ._perturbation import perturbation  # noqa: E402
 from ._random import uniform_noise  # noqa: E402
@@ -25,6 +27,7 @@ __all__ = [
     "Attack",
     "AttackContext",
     "AttackResult",
+    "ClassifierAttack",
     "Clean",
     "GradientAttack",
     "GradientCheck",
@@ -35,6 +38,7 @@ __all__ = [
     "build_attack",
     "center_codes",
     "check_gradient",
+    "classification_objective",
     "draw_targets",
     "inside_ball",
     "outward",

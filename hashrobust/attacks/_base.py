@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hashrobust.attacks import attacks
 from hashrobust.errors import HashRobustError, InputError
 
 from ._ball import inside_ball
@@ -36,6 +37,8 @@ class Attack(ABC):
     """Whether the attack learns something once per model, see `fit`."""
     follows_gradient: ClassVar[bool] = True
     """Whether the result depends on the model's gradient; False for attacks that only ask or draw."""
+    tasks: ClassVar[frozenset[str]] = frozenset({"hashing"})
+    """Which tasks of `AttackContext` the attack serves."""
 
     def __post_init__(self) -> None:
         if self.epsilon > 1:
@@ -105,12 +108,13 @@ class Attack(ABC):
     ) -> AttackResult:
         """Attack a batch.
 
-        `model` maps images (B, C, H, W) in [0, 1] to outputs z (B, K) before tanh; its mode and
-        parameters are left as they are. `labels` are multi-hot (B, classes) or integers (B,).
+        `model` maps images (B, C, H, W) in [0, 1] to outputs z (B, K) before tanh, or to logits; its mode
+        and parameters are left as they are. `labels` are multi-hot (B, classes) or integers (B,).
 
         Raises:
-            InputError: images, labels or context do not fit what the attack needs.
+            InputError: images, labels or context do not fit what the attack needs, or it does not serve the task.
         """
+        self._check_task((context or AttackContext()).task)
         check_images(images)
         images = images.detach()
         labels, known = resolve(type(self).__name__, self.needs, len(images), labels, context)
@@ -124,6 +128,13 @@ class Attack(ABC):
         if not inside_ball(result.images, images, self.epsilon if self.bounded else 1.0):
             raise HashRobustError(f"attack {type(self).__name__} left its ball: this is a bug, report it")
         return replace(result, bounded=self.bounded)
+
+    def _check_task(self, task: str) -> None:
+        if task not in self.tasks:
+            serving = [name for name in attacks if task in getattr(attacks[name], "tasks", ())]
+            raise InputError(
+                f"attack {type(self).__name__} is not made for {task}: use one of {', '.join(serving)}"
+            )
 
     @abstractmethod
     def perturb(

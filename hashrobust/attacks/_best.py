@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,17 +15,22 @@ Scores = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class BestIterates:
-    """Starts from the clean images; `scores` maps images and outputs to hard and relaxed objective (B,)."""
+    """Starts from the clean images; `scores` maps images and outputs to hard and relaxed objective (B,).
 
-    def __init__(self, clean: Clean, scores: Scores) -> None:
-        self._scores = scores
+    A sample whose hard objective has come down to the `optimum` is finished.
+    """
+
+    def __init__(self, clean: Clean, scores: Scores, optimum: float = -math.inf) -> None:
+        self._scores, self._optimum = scores, optimum
         self._clean_outputs = clean.outputs
         self._rows = torch.arange(len(clean.images), device=clean.images.device)
         self._images = clean.images.clone()
         with torch.no_grad():
-            self._hard, self._relaxed = scores(clean.images, clean.outputs)
+            self._hard, relaxed = scores(clean.images, clean.outputs)
         self._clean_hard = self._hard.clone()
-        self.finished = torch.zeros_like(self._hard, dtype=torch.bool)
+        finite = clean.outputs.isfinite().all(dim=1)
+        self._relaxed = torch.where(finite, relaxed, torch.inf)
+        self.finished = finite & (self._hard <= optimum)
         self._evaluations = torch.zeros_like(self._hard, dtype=torch.int64)
         self._zero = torch.zeros_like(self._evaluations)
         self._nonfinite = torch.zeros_like(self._evaluations)
@@ -52,16 +58,16 @@ class BestIterates:
         # Outputs that are not numbers have no code: such an iterate is never the best.
         finite = outputs.isfinite().all(dim=1)
         relaxed = torch.where(finite, relaxed, torch.inf)
-        better = (hard < self._hard) | ((hard == self._hard) & (relaxed < self._relaxed))
-        better &= finite & ~self.finished
+        better = self._better(hard, relaxed) & finite & ~self.finished
         self._hard = torch.where(better, hard, self._hard)
         self._relaxed = torch.where(better, relaxed, self._relaxed)
         self._images[better] = images.detach()[better]
+        self.finished |= better & (hard <= self._optimum)
         return relaxed
 
-    def finish_at(self, optimum: float) -> None:
-        """Samples whose hard objective has come down to the optimum are finished."""
-        self.finished |= self._hard <= optimum
+    def _better(self, hard: Tensor, relaxed: Tensor) -> Tensor:
+        """Which samples (B,) with these objectives beat the best."""
+        return (hard < self._hard) | ((hard == self._hard) & (relaxed < self._relaxed))
 
     def usable(self, gradient: Tensor, passes: int = 1) -> Tensor:
         """The gradient, the mean of some passes, with zeros for what is not a finite number.
@@ -88,3 +94,10 @@ class BestIterates:
             nonfinite_gradients=self._nonfinite,
             queries=torch.zeros_like(self._zero) if queries is None else queries,
         )
+
+
+class LastIterates(BestIterates):
+    """Each sample's last iterate whose outputs are numbers, for attacks that are published so."""
+
+    def _better(self, hard: Tensor, relaxed: Tensor) -> Tensor:
+        return torch.ones_like(hard, dtype=torch.bool)

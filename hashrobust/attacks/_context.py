@@ -12,6 +12,7 @@ from hashrobust.errors import InputError
 
 Model = Callable[[Tensor], Tensor]
 
+TASKS = frozenset({"hashing", "classification"})
 _LABELS = ("labels", "targets", "train_labels", "database_labels")
 
 
@@ -27,7 +28,12 @@ class AttackContext:
     pass of each gradient step, and with (restart, step, draw) before each further one of the same step.
     `start_images` (B, C, H, W) are where an attack by gradient begins instead of its first start, such as
     what it found in a smaller ball. `fitted` is what the attack's `fit` returned for this model; without it
-    each call fits anew.
+    each call fits anew. `task` is "hashing", or "classification": the outputs are logits (B, C), the labels
+    the true classes, one an image. `transfer` says that the images are meant for another model than the
+    one that is asked, so that a sample that fools this one is not finished.
+
+    Raises:
+        InputError: another task.
     """
 
     train_codes: Tensor | None = None
@@ -40,6 +46,12 @@ class AttackContext:
     before_step: Callable[..., None] | None = None
     fitted: Mapping[str, Tensor] | None = None
     start_images: Tensor | None = None
+    task: str = "hashing"
+    transfer: bool = False
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise InputError(f"unknown task '{self.task}': give 'hashing' or 'classification'")
 
     @property
     def ids(self) -> Tensor:
@@ -51,10 +63,11 @@ class AttackContext:
 class AttackResult:
     """Adversarial images and what the attack knows of them; all tensors but `images` have one entry a sample.
 
-    `objective` is that of the returned images on hard codes (the lower the better for the attacker),
-    `clean_objective` that of the clean ones. `zero_gradients` and `nonfinite_gradients` count the steps
-    at which a sample's whole gradient was zero, or some of it was not a finite number. `queries` counts
-    what a search asked the model about the sample, the clean image included; 0 for attacks by gradient.
+    `objective` is that of the returned images on hard codes (the lower the better for the attacker), of a
+    classifier 1 where it is still right and 0 elsewhere; `clean_objective` that of the clean ones.
+    `zero_gradients` and `nonfinite_gradients` count the steps at which a sample's whole gradient was zero,
+    or some of it was not a finite number. `queries` counts what a search asked the model about the sample,
+    the clean image included; 0 for attacks by gradient.
     `bounded` is false if the images were not held to the ball, only to [0, 1].
     """
 
@@ -71,7 +84,7 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class Clean:
-    """The clean images (B, C, H, W), their outputs z0 (B, K) and hard codes h0 (B, K)."""
+    """The clean images (B, C, H, W), their outputs z0 (B, K) and their signs, the hard codes h0 (B, K)."""
 
     images: Tensor
     outputs: Tensor

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +21,9 @@ from ._center import hard_codes
 from ._context import AttackContext, AttackResult, Clean, Model, check_start_images, resolve
 from ._optimizers import BOUNDED, OPTIMIZERS
 from ._random import uniform_noise
+
+# From a step's number, images (B, C, H, W), gradient and relaxed objective (B,) to the next images in the ball.
+Mover = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,9 @@ class GradientAttack(Attack):
     alpha: float | str = "auto"
     eot: int = 1
 
+    must_cross: ClassVar[bool] = True
+    """Whether all steps together must be able to cross the ball."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("steps", "restarts", "eot"):
@@ -67,7 +75,7 @@ class GradientAttack(Attack):
         if self.step_size is not None and not self.step_size > 0:
             raise InputError(f"step_size {self.step_size:g} moves nothing: give a value above 0")
         reach = sum(self.step_size_at(step) for step in range(self.steps))
-        if self.optimizer in BOUNDED and reach < 2 * self.epsilon * (1 - 1e-9):
+        if self.must_cross and self.optimizer in BOUNDED and reach < 2 * self.epsilon * (1 - 1e-9):
             raise InputError(
                 f"{self.steps} steps of {self.step_size:.3g} cannot cross a ball of radius "
                 f"{self.epsilon:.3g}: take more steps, or leave step_size unset"
@@ -134,15 +142,28 @@ class GradientAttack(Attack):
         """See `Attack.perturb`."""
         check_start_images(context.start_images, clean.images)
         state = self.prepare(clean.codes, labels, context)
+        best = self.iterates(clean, state, context)
+        for descent in range(self.descents):
+            self._descend(model, clean, self.state_of(state, descent), best, descent, context)
+        return best.result()
+
+    def iterates(self, clean: Clean, state: State, context: AttackContext) -> BestIterates:
+        """Keeps the best iterate of each sample: by the objective on hard codes, ties by the relaxed one."""
 
         def scores(images: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
             hard = self.hard_objective(hard_codes(outputs), clean, state)
             return hard, self.objective(self.relax(outputs, 1.0), images, clean, state)
 
-        best = BestIterates(clean, scores)
-        for descent in range(self.descents):
-            self._descend(model, clean, self.state_of(state, descent), best, descent, context)
-        return best.result()
+        return BestIterates(clean, scores)
+
+    def mover(self, lower: Tensor, upper: Tensor) -> Mover:
+        """How the images of one descent move between the bounds of the ball: by the optimizer, then projected."""
+        direction = OPTIMIZERS[self.optimizer]()
+
+        def move(step: int, images: Tensor, gradient: Tensor, value: Tensor) -> Tensor:
+            return project(images - self.step_size_at(step) * direction(gradient), lower, upper)
+
+        return move
 
     def _descend(
         self,
@@ -156,14 +177,13 @@ class GradientAttack(Attack):
         """One way down from one start."""
         lower, upper = ball(clean.images, self.epsilon)
         images = self._start(clean, descent, context)
-        direction = OPTIMIZERS[self.optimizer]()
+        move = self.mover(lower, upper)
         for step in range(self.steps):
             if best.finished.all():
                 return
             images = images.detach().requires_grad_(True)
-            gradient = self._mean_gradient(model, images, clean, state, best, (descent, step), context)
-            move = self.step_size_at(step) * direction(best.usable(gradient, self.eot))
-            moved = project(images.detach() - move, lower, upper)
+            gradient, value = self._mean_gradient(model, images, clean, state, best, (descent, step), context)
+            moved = move(step, images.detach(), best.usable(gradient, self.eot), value)
             images = torch.where(best.finished[:, None, None, None], images.detach(), moved)
         with torch.no_grad():
             best.offer(images, best.outputs(model, images))
@@ -186,8 +206,11 @@ class GradientAttack(Attack):
         best: BestIterates,
         place: tuple[int, int],
         context: AttackContext,
-    ) -> Tensor:
-        """The mean over `eot` passes at a place (descent, step); the first pass tells how good the images are."""
+    ) -> tuple[Tensor, Tensor]:
+        """The mean over `eot` passes at a place (descent, step), and the relaxed objective (B,) of the first.
+
+        The first pass tells how good the images are.
+        """
         alpha = alpha_at(self.alpha, place[1], self.steps, clean.outputs)
         total = torch.zeros_like(images)
         for draw in range(self.eot):
@@ -196,9 +219,9 @@ class GradientAttack(Attack):
             outputs = best.outputs(model, images)
             u = self.relax(outputs, alpha)
             if draw == 0:
-                best.offer(images, outputs)
+                value = best.offer(images, outputs)
                 best.finished |= self.finished(u.detach(), clean, state)
             # Summed, so that each sample's gradient is its own.
             loss = self.objective(u, images, clean, state).sum()
             total = total + input_gradient(loss, images)
-        return total / self.eot
+        return total / self.eot, value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from hashrobust.errors import HashRobustError, InputError
 from ._alpha import alpha_at
 from ._ball import ball
 from ._base import Attack, call_model
-from ._best import BestIterates
+from ._best import BestIterates, Scores
 from ._center import guide_codes, hard_codes
-from ._context import AttackContext, AttackResult, Clean, Model, resolve
+from ._context import TASKS, AttackContext, AttackResult, Clean, Model, resolve
+from ._logits import classes_to_leave, margin, still_right
 from ._random import keyed_uniform
 
 ORACLES = ("relaxed", "codes")
@@ -49,16 +51,18 @@ class SearchAttack(Attack):
 
     Minimised is the agreement of the answer with the center code of the labels where labels and training
     codes are known, else with the image's own code; targeted, minus that with the target's center code.
+    Of a classifier, the margin of the true class, or without labels of the one that is predicted at first.
     Accepting equal answers lets the search cross plateaus; of all images asked about each sample keeps the
-    best by hard codes. A sample whose bits are all where they should be is done, and asks no more.
+    best by hard codes. A sample whose bits are all where they should be, or that is misclassified, is done
+    and asks no more, unless the images are meant for another model (`AttackContext.transfer`).
     A model that raises ends the search with an `OracleError`.
 
     Args:
         epsilon: radius of the ball in pixel units.
         seed: keys all draws, with the sample id.
-        targeted: go toward the targets of the context.
+        targeted: go toward the targets of the context; not with classifiers.
         oracle: what the model answers: "relaxed", u = tanh(alpha z) with alpha as for "auto" in
-            `alpha_at`; or "codes", sign z and nothing more.
+            `alpha_at`, or the logits; or "codes", sign z or the predicted class and nothing more.
         budget: queries to the model for each image; the clean image and the start are the first two.
         share: of the pixels that the first proposals change; halved on the published schedule.
 
@@ -72,6 +76,7 @@ class SearchAttack(Attack):
     share: float = 0.8
 
     follows_gradient = False
+    tasks = TASKS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,8 +115,10 @@ class SearchAttack(Attack):
 
     def theory_codes(
         self, clean_codes: Tensor, labels: Tensor | None = None, context: AttackContext | None = None
-    ) -> Tensor:
+    ) -> Tensor | None:
         """See `Attack.theory_codes`."""
+        if context is not None and context.task == "classification":
+            return None
         labels, known = resolve(type(self).__name__, self.needs, len(clean_codes), labels, context)
         return -self._to_leave(clean_codes.to(torch.get_default_dtype()), labels, known)
 
@@ -124,6 +131,33 @@ class SearchAttack(Attack):
         self, model: Model, clean: Clean, labels: Tensor | None, context: AttackContext
     ) -> AttackResult:
         """See `Attack.perturb`."""
+        best = self._iterates(clean, labels, context)
+        queries = torch.ones_like(best.finished, dtype=torch.int64)
+        lower, upper = ball(clean.images, self.epsilon)
+        present, value = clean.images, torch.full_like(clean.outputs[:, 0], torch.inf)
+        for number, (changed, up) in enumerate(self._moves(clean.images, context.ids), start=1):
+            if best.finished.all():
+                break
+            proposal = torch.where(changed, torch.where(up, upper, lower), present)
+            outputs = self._ask(model, proposal, number, best, queries)
+            active = ~best.finished
+            queries += active
+            answer = best.offer(proposal, outputs)
+            accepted = (answer <= value) & active
+            present = torch.where(accepted[:, None, None, None], proposal, present)
+            value = torch.where(accepted, answer, value)
+        return best.result(queries)
+
+    def _iterates(self, clean: Clean, labels: Tensor | None, context: AttackContext) -> BestIterates:
+        """Keeps the best images, by what the task makes of the answers."""
+        if context.task == "classification":
+            scores, optimum = self._class_scores(clean, labels), 0.0
+        else:
+            scores, optimum = self._code_scores(clean, labels, context), -1.0
+        return BestIterates(clean, scores, -math.inf if context.transfer else optimum)
+
+    def _code_scores(self, clean: Clean, labels: Tensor | None, context: AttackContext) -> Scores:
+        """Agreement with the code to leave."""
         leave = self._to_leave(clean.codes, labels, context)
         alpha = alpha_at("auto", 0, 1, clean.outputs)
 
@@ -132,23 +166,21 @@ class SearchAttack(Attack):
             relaxed = self.oracle == "relaxed"
             return hard, (torch.tanh(alpha * outputs) * leave).mean(dim=1) if relaxed else hard
 
-        best = BestIterates(clean, scores)
-        best.finish_at(-1.0)
-        queries = torch.ones_like(leave[:, 0], dtype=torch.int64)
-        lower, upper = ball(clean.images, self.epsilon)
-        present, value = clean.images, torch.full_like(leave[:, 0], torch.inf)
-        for number, (changed, up) in enumerate(self._moves(clean.images, context.ids), start=1):
-            if best.finished.all():
-                break
-            proposal = torch.where(changed, torch.where(up, upper, lower), present)
-            outputs = self._ask(model, proposal, number, best, queries)
-            queries += ~best.finished
-            answer = best.offer(proposal, outputs)
-            accepted = (answer <= value) & ~best.finished
-            present = torch.where(accepted[:, None, None, None], proposal, present)
-            value = torch.where(accepted, answer, value)
-            best.finish_at(-1.0)
-        return best.result(queries)
+        return scores
+
+    def _class_scores(self, clean: Clean, labels: Tensor | None) -> Scores:
+        """Whether the class is still predicted, and its margin."""
+        if self.targeted:
+            raise InputError(
+                f"attack {type(self).__name__} leaves a class and reaches for none: leave targeted unset"
+            )
+        classes = classes_to_leave(labels, clean.outputs)
+
+        def scores(images: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+            hard = still_right(outputs, classes)
+            return hard, margin(outputs, classes) if self.oracle == "relaxed" else hard
+
+        return scores
 
     def _ask(self, model: Model, images: Tensor, number: int, best: BestIterates, queries: Tensor) -> Tensor:
         try:

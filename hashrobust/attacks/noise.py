@@ -12,7 +12,8 @@ from hashrobust.errors import InputError
 
 from ._base import call_model
 from ._center import hard_codes
-from ._context import Model
+from ._context import TASKS, Model
+from ._logits import classes_to_leave, still_right
 from ._random import uniform_noise
 
 
@@ -21,8 +22,8 @@ from ._random import uniform_noise
 class Noise(Attack):
     """Random noise in the ball, uniform or of full size with random signs; a baseline that asks no model.
 
-    Its objective, agreement with the clean code in [-1, 1], is measured after the fact: one draw, none
-    chosen.
+    Its objective, agreement with the clean code in [-1, 1] or whether a classifier is still right, is measured
+    after the fact: one draw, none chosen.
 
     Args:
         epsilon: radius of the ball in pixel units.
@@ -33,6 +34,7 @@ class Noise(Attack):
     kind: str = "uniform"
 
     follows_gradient = False
+    tasks = TASKS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,12 +50,18 @@ class Noise(Attack):
             noise = torch.where(noise >= 0, 1.0, -1.0).to(noise.dtype)
         images = project(clean.images + self.epsilon * noise, *ball(clean.images, self.epsilon))
         with torch.no_grad():
-            codes = hard_codes(call_model(model, images))
+            outputs = call_model(model, images)
+        if context.task == "classification":
+            classes = classes_to_leave(labels, clean.outputs)
+            objective, before = still_right(outputs, classes), still_right(clean.outputs, classes)
+        else:
+            objective = (hard_codes(outputs) * clean.codes).mean(dim=1)
+            before = torch.ones_like(objective)
         none = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         return AttackResult(
             images=images,
-            objective=(codes * clean.codes).mean(dim=1),
-            clean_objective=(clean.codes * clean.codes).mean(dim=1),
+            objective=objective,
+            clean_objective=before,
             gradient_evaluations=none,
             finished=none.bool(),
             zero_gradients=none.clone(),

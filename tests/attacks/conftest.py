@@ -53,6 +53,15 @@ def scene() -> Scene:
 
 
 @pytest.fixture
+def classifier(scene: Scene) -> Scene:
+    """The same network and images, the outputs being logits: the last two are misclassified."""
+    predicted = scene.model(scene.images).argmax(dim=1)
+    labels = torch.where(torch.arange(6) < 4, predicted, (predicted + 1) % BITS)
+    context = AttackContext(task="classification", sample_ids=scene.context.sample_ids)
+    return Scene(scene.model, scene.images, labels, context)
+
+
+@pytest.fixture
 def linear() -> Callable[[Tensor, Tensor], nn.Module]:
     """A model z = W x + b of flattened images."""
 

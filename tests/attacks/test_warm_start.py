@@ -25,7 +25,10 @@ NAMES = [
     name
     for name, attack in ((name, build_attack(name)) for name in attacks)
     # Those that are fitted are slow or have no start of their own.
-    if isinstance(attack, GradientAttack) and not getattr(attack, "fits", False) and name != "uap"
+    if isinstance(attack, GradientAttack)
+    and "hashing" in attack.tasks
+    and not getattr(attack, "fits", False)
+    and name != "uap"
 ]
 
 
