@@ -80,6 +80,20 @@ def _parse_value(text: str) -> Any:
         return text
 
 
+TASKS = ("hashing", "classification")
+
+
+def check_task(text: str) -> str:
+    """`text` itself.
+
+    Raises:
+        InputError: it is neither hashing nor classification.
+    """
+    if text not in TASKS:
+        raise InputError(f"unknown task '{text}': use hashing or classification")
+    return text
+
+
 def parse_seeds(text: str) -> list[int]:
     """`0`, `0,3` or `0-2` as a list of seeds.
 

@@ -62,3 +62,12 @@ def find_subject(
     return import_foreign(
         model, dataset, results, weights=weights, image_size=image_size, data_dir=data_dir, device=device
     )
+
+
+def default_attack(run: str | None, model: str | None, results: Path) -> str:
+    """The attack that is meant unless one is named: by the task of the run; models of others hash."""
+    from hashrobust.experiments.audit.plan import DEFAULT_ATTACKS
+    from hashrobust.experiments.store import find_run
+
+    classifies = run is not None and model is None and find_run(run, results).classifies
+    return DEFAULT_ATTACKS["classification" if classifies else "hashing"]

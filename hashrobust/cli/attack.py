@@ -22,7 +22,15 @@ from hashrobust.cli._options import (
     parse_step_size,
     split_list,
 )
-from hashrobust.cli._subject import Dataset, Model, ModelImageSize, OptionalRun, Weights, find_subject
+from hashrobust.cli._subject import (
+    Dataset,
+    Model,
+    ModelImageSize,
+    OptionalRun,
+    Weights,
+    default_attack,
+    find_subject,
+)
 from hashrobust.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,8 +43,12 @@ PICTURE = "examples/examples.png"
 def command(
     run: OptionalRun = None,
     attack: Annotated[
-        list[str], typer.Option(help="See `hashrobust list attacks`; several: repeat or a,b.")
-    ] = ["center"],  # noqa: B006
+        list[str],
+        typer.Option(
+            help="See `hashrobust list attacks`; several: repeat or a,b.",
+            show_default="center; classifiers: pgd",
+        ),
+    ] = [],  # noqa: B006
     epsilon: Annotated[
         list[str],
         typer.Option(
@@ -49,7 +61,9 @@ def command(
             help="exact; rule: the model's own feedback; rule:NAME: through another rule's. Several: repeat."
         ),
     ] = ["exact"],  # noqa: B006
-    preset: Annotated[str | None, typer.Option(help="Published settings, such as original or saat.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Published settings, such as original, saat or madry.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Gradient steps.", show_default="the attack's")] = None,
     step_size: Annotated[str | None, typer.Option(help="Such as 1/255.", show_default="the attack's")] = None,
     restarts: Annotated[int | None, typer.Option(help="Random starts.", show_default="the attack's")] = None,
@@ -85,7 +99,7 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Attack a run's queries inside an L-infinity ball; prints clean, attacked, theory and chance mAP."""
+    """Attack a run's queries, or test images, inside an L-infinity ball; prints mAP or accuracy clean and attacked."""
     from hashrobust.experiments.attack_runs import attack_cost, attack_run
     from hashrobust.experiments.config import AttackConfig
 
@@ -111,7 +125,7 @@ def command(
             surrogate=surrogate,
             start_epsilons=smaller,
         )
-        for name in split_list(attack)
+        for name in split_list(attack) or [default_attack(run, model, results)]
         for params in [_fitting(name, given, progress) | parse_params(param)]
         for radius, smaller in _epsilons(epsilon, name, preset, warm_start)
         for through in split_list(gradient)

@@ -19,7 +19,15 @@ from hashrobust.cli._options import (
     Threads,
     split_list,
 )
-from hashrobust.cli._subject import Dataset, Model, ModelImageSize, OptionalRun, Weights, find_subject
+from hashrobust.cli._subject import (
+    Dataset,
+    Model,
+    ModelImageSize,
+    OptionalRun,
+    Weights,
+    default_attack,
+    find_subject,
+)
 
 
 def command(
@@ -29,9 +37,12 @@ def command(
     ] = None,
     epsilon: Annotated[str, typer.Option(help="The budget that the claim is about.")] = "8/255",
     attack: Annotated[
-        str,
-        typer.Option(help="The attack whose numbers are audited; the rest of the suite stands beside it."),
-    ] = "center",
+        str | None,
+        typer.Option(
+            help="The attack whose numbers are audited; the rest of the suite stands beside it.",
+            show_default="center; classifiers: pgd",
+        ),
+    ] = None,
     also: Annotated[list[str], typer.Option(help="Further attacks for the suite; repeat or a,b.")] = [],  # noqa: B006
     budget: Annotated[str, typer.Option(help="quick, standard or thorough.")] = "standard",
     queries: Annotated[int | None, typer.Option(min=2, show_default="the budget's")] = None,
@@ -67,7 +78,7 @@ def command(
     progress = ConsoleProgress(quiet=quiet)
     config = AuditConfig(
         epsilon=parse_epsilon(epsilon),
-        attack=attack,
+        attack=attack or default_attack(run, model, results),
         also=tuple(split_list(also)),
         budget=budget,
         queries=queries,

@@ -12,7 +12,7 @@ from hashrobust.cli._console import ConsoleProgress, print_json, stdout
 from hashrobust.cli._options import DataDir, Device, Json, Overwrite, Quiet, Results
 from hashrobust.errors import InputError
 
-PERCENT = ("map", "chance", "precision", "recall", "empty", "balance", "correlation")
+PERCENT = ("map", "accuracy", "chance", "precision", "recall", "empty", "balance", "correlation")
 
 
 def command(
@@ -37,11 +37,13 @@ def command(
     data_dir: DataDir = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
-    brief: Annotated[bool, typer.Option("--brief", help="One line: mAP, its interval, and chance.")] = False,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="One line: mAP or accuracy, its interval, and chance.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure retrieval: mAP with ties in expectation, in the named styles of the field, chance and more."""
+    """Measure retrieval (mAP with ties in expectation, in the styles of the field, chance and more) or accuracy."""
     if (run is None) == (codes is None):
         raise InputError(
             "name either a run, or --codes QUERY.npy DATABASE.npy with --labels QUERY.npy DATABASE.npy"
@@ -52,13 +54,17 @@ def command(
         )
     progress = ConsoleProgress(quiet=quiet)
     if run is not None:
+        from hashrobust.experiments.classifier_runs import evaluate_classifier
         from hashrobust.experiments.retrieval_runs import evaluate_run
         from hashrobust.experiments.store import find_run
 
         folder = find_run(run, results)
-        metrics = evaluate_run(
-            folder, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress
-        )
+        if folder.classifies:
+            metrics = evaluate_classifier(folder, data_dir=data_dir, device=device, overwrite=overwrite)
+        else:
+            metrics = evaluate_run(
+                folder, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress
+            )
         title = folder.name
     else:
         from hashrobust.experiments.external import read_array
@@ -79,13 +85,20 @@ def command(
         print_json(metrics)
         return
     if brief:
-        low, high, chance = (100 * metrics[name] for name in ("map_low", "map_high", "chance_map"))
-        print(
-            f"mAP {100 * metrics['map']:.1f}% (95% over queries: {low:.1f} to {high:.1f}), chance {chance:.1f}%"
-        )
+        print(_brief(metrics))
         return
     progress.say(title)
     stdout.print(_table(metrics))
+
+
+def _brief(metrics: dict[str, float]) -> str:
+    name, words, over = (
+        ("map", "mAP", "queries") if "map" in metrics else ("accuracy", "accuracy", "test images")
+    )
+    value, low, high, chance = (
+        100 * metrics[column] for column in (name, f"{name}_low", f"{name}_high", f"chance_{name}")
+    )
+    return f"{words} {value:.1f}% (95% over {over}: {low:.1f} to {high:.1f}), chance {chance:.1f}%"
 
 
 def _table(metrics: dict[str, float]) -> Table:

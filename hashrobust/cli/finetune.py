@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,13 +20,19 @@ from hashrobust.cli._options import (
     Quiet,
     Results,
     Threads,
+    check_task,
     parse_params,
     parse_seeds,
 )
+from hashrobust.errors import InputError
+
+if TYPE_CHECKING:
+    from hashrobust.experiments.store import Folder
 
 
 def command(
     context: typer.Context,
+    task: Annotated[str, typer.Option(help="hashing or classification.")] = "hashing",
     dataset: Annotated[str, typer.Option(help="See `hashrobust list datasets`.")] = "digits",
     backbone: Annotated[str, typer.Option(help="See `hashrobust list backbones`.")] = "lenet",
     weights: Annotated[str, typer.Option(help="none, imagenet, a safetensors file, or run:NAME.")] = "none",
@@ -47,12 +53,13 @@ def command(
     optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
     learning_rate: Annotated[float, typer.Option(help="Of the backbone.")] = 1e-4,
     head_learning_rate_factor: Annotated[
-        float, typer.Option(help="Hash layer's learning rate / backbone's.")
+        float,
+        typer.Option(help="Last layer's learning rate / backbone's.", show_default="10; classification: 1"),
     ] = 10.0,
     weight_decay: Annotated[float, typer.Option(help="Of the optimizer.")] = 5e-4,
     schedule: Annotated[str, typer.Option(help="constant or cosine.")] = "constant",
     patience: Annotated[
-        int, typer.Option(help="Epochs without a better validation mAP before stopping; 0: never.")
+        int, typer.Option(help="Epochs without a better validation score before stopping; 0: never.")
     ] = 10,
     augment: Annotated[str, typer.Option(help="none, flip, crop or crop-flip.")] = "none",
     seeds: Annotated[str, typer.Option("--seeds", "--seed", help="0, 0,3 or 0-2.")] = "0",
@@ -71,9 +78,7 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune a hashing model with a learning rule; prints the run's folder."""
-    from hashrobust.experiments.config import FinetuneConfig
-    from hashrobust.experiments.training_runs import finetune_run
+    """Fine-tune a hashing model, or a classifier, with a learning rule; prints the run's folder."""
 
     progress = ConsoleProgress(quiet=quiet)
     settings: dict[str, Any] = {
@@ -104,18 +109,56 @@ def command(
     if preset is not None:
         given = {name for name in settings if _was_given(context, name)}
         settings |= _preset(preset, settings, given, progress)
+    settings = _fitting(check_task(task), settings, lambda name: _was_given(context, name))
     folders = []
     for seed in parse_seeds(seeds):
-        config = FinetuneConfig(**settings, seed=seed)
-        folder = finetune_run(
-            config, results, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress
+        folder = _train(
+            task,
+            settings | {"seed": seed},
+            results,
+            data_dir=data_dir,
+            device=device,
+            overwrite=overwrite,
+            progress=progress,
         )
         folders.append(folder)
         if not json:
             print(folder.path)
-    progress.say(f"next: hashrobust attack {folders[-1].path} --attack center --gradient exact,rule")
+    attack = "center" if task == "hashing" else "pgd"
+    progress.say(f"next: hashrobust attack {folders[-1].path} --attack {attack} --gradient exact,rule")
     if json:
         print_json([{"run": str(folder.path), **folder.config} for folder in folders])
+
+
+def _train(task: str, settings: dict[str, Any], results: Path, **how: Any) -> Folder:
+    from hashrobust.experiments.classifier_runs import classify_run
+    from hashrobust.experiments.config import ClassifierConfig, FinetuneConfig
+    from hashrobust.experiments.training_runs import finetune_run
+
+    if task == "classification":
+        return classify_run(ClassifierConfig(**settings), results, **how)
+    return finetune_run(FinetuneConfig(**settings), results, **how)
+
+
+_OF_HASHING = ("objective", "objective_params", "bits", "defence", "defence_params")
+_OPTIONS = {"objective_params": "param", "defence_params": "defence_param"}
+
+
+def _fitting(task: str, settings: dict[str, Any], given: Callable[[str], bool]) -> dict[str, Any]:
+    """The settings that the task takes, with its own defaults.
+
+    Raises:
+        InputError: one was given that belongs to the other task.
+    """
+    if task == "hashing":
+        return settings
+    for name in _OF_HASHING:
+        option = _OPTIONS.get(name, name)
+        if given(option):
+            raise InputError(f"--{option.replace('_', '-')} belongs to hashing: leave it out to classify")
+    if not given("head_learning_rate_factor"):
+        settings = settings | {"head_learning_rate_factor": 1.0}
+    return {name: value for name, value in settings.items() if name not in _OF_HASHING}
 
 
 def _preset(
@@ -123,11 +166,10 @@ def _preset(
 ) -> dict[str, Any]:
     """The preset's values for what was not given; what its source leaves unknown is said."""
     from hashrobust.experiments.config import preset_values
-    from hashrobust.objectives import objectives
+    from hashrobust.experiments.training_runs import objective_params_of_preset
 
     values, remark = preset_values(name)
-    takes = objectives.parameters(settings["objective"])
-    fitting = {key: value for key, value in values.get("objective_params", {}).items() if key in takes}
+    fitting = objective_params_of_preset(name, settings["objective"])
     progress.say(remark)
     return {
         **{key: value for key, value in values.items() if key not in given},

@@ -18,11 +18,16 @@ from hashrobust.cli._options import (
     Quiet,
     Results,
     Threads,
+    check_task,
     parse_seeds,
 )
 
 
 def command(
+    task: Annotated[
+        str,
+        typer.Option(help="What the network is for: hashing or classification, each with images of its own."),
+    ] = "hashing",
     dataset: Annotated[str, typer.Option(help="See `hashrobust list datasets`.")] = "digits",
     backbone: Annotated[str, typer.Option(help="See `hashrobust list backbones`.")] = "lenet",
     image_size: ImageSize = None,
@@ -47,6 +52,7 @@ def command(
     from hashrobust.experiments.config import PretrainConfig
     from hashrobust.experiments.training_runs import pretrain_run
 
+    protocol = "classification" if check_task(task) == "classification" else "retrieval"
     folders = []
     for seed in parse_seeds(seeds):
         config = PretrainConfig(
@@ -61,6 +67,7 @@ def command(
             augment=augment,
             mixed_precision=mixed_precision,
             threads=threads,
+            protocol=protocol,
             seed=seed,
         )
         progress = ConsoleProgress(quiet=quiet)
@@ -72,8 +79,9 @@ def command(
         folders.append(folder)
         if not json:
             print(folder.path)
+    to = " --task classification" if task == "classification" else ""
     progress.say(
-        f"next: hashrobust finetune --dataset {dataset} --weights {folders[-1].path}/model.safetensors"
+        f"next: hashrobust finetune{to} --dataset {dataset} --weights {folders[-1].path}/model.safetensors"
     )
     if json:
         print_json(

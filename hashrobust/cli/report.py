@@ -25,7 +25,9 @@ def command(
         typer.Option(help="Folder for tables and figures.", show_default="RESULTS/report"),
     ] = None,
     group_by: Annotated[list[str], typer.Option(help="Columns to group by; several: repeat or a,b.")] = [],  # noqa: B006
-    metric: Annotated[str, typer.Option(help="The column to show.")] = "map",
+    metric: Annotated[
+        str | None, typer.Option(help="The column to show.", show_default="map; accuracy of classifiers")
+    ] = None,
     filters: Annotated[
         list[str],
         typer.Option("--filter", help="Such as rule=frsf, 'epsilon<=8/255', attack!=noise; repeat."),
@@ -46,8 +48,8 @@ def command(
     from hashrobust.reports.findings import findings
     from hashrobust.reports.formats import to_markdown, to_rich
     from hashrobust.reports.frame import results_frame
-    from hashrobust.reports.tables import paper_table, summary_table
-    from hashrobust.reports.write import DEFAULT_FORMATS, shown_metrics, write_report
+    from hashrobust.reports.tables import paper_table
+    from hashrobust.reports.write import DEFAULT_FORMATS, summary_tables, write_report
 
     whole = filter_frame(results_frame(results), filters)
     frame, of_audits = without_audits(whole)
@@ -71,7 +73,8 @@ def command(
     elif paper:
         print("\n".join(to_markdown(table) for table in paper_table(frame)))
     else:
-        stdout.print(to_rich(summary_table(frame, columns, shown_metrics(frame, metric))))
+        for table in summary_tables(frame, columns, metric):
+            stdout.print(to_rich(table))
     found = findings(frame)
     for paragraph in found[:MOST_FINDINGS]:
         progress.say(f"{fill(paragraph, WIDTH)}\n")

@@ -35,12 +35,12 @@ def command(
     """Find the database images whose codes are nearest to an image's."""
     from hashrobust.experiments.retrieval_runs import read_image, search_run, to_pixels
     from hashrobust.experiments.store import find_run
-    from hashrobust.experiments.training_runs import load_run_data
+    from hashrobust.experiments.training_runs import load_retrieval_data
 
     if (image is None) == (query is None):
         raise InputError("name either an image file or a query of the dataset with --query")
     folder = find_run(run, results)
-    data = load_run_data(folder, data_dir)
+    data = load_retrieval_data(folder, data_dir)
     if query is not None:
         if not 0 <= query < len(data.query):
             raise InputError(

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hashrobust.attacks import Attack, GradientAttack, SearchAttack, build_attack
-from hashrobust.datasets import RetrievalDataset
+from hashrobust.datasets import LabelledDataset
 from hashrobust.errors import InputError
 from hashrobust.experiments.attack_scores import score_attack, write_examples
 from hashrobust.experiments.bench import PARTS, Bench
 from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.environment import record_environment, threads
-from hashrobust.experiments.files import file_digest
-from hashrobust.experiments.retrieval_runs import CODES
 from hashrobust.experiments.store import Folder, find_run
 from hashrobust.experiments.subject import Subject
 from hashrobust.progress import Progress, Silent
@@ -86,9 +84,8 @@ def _fill(folder: Folder, bench: Bench, progress: Progress) -> None:
             f"warning: exact gradients fail the finite-difference check (cosine {facts['gradient_check_cosine']:.3f}, "
             f"{100 * facts['gradient_check_kink_share']:.0f}% kinks): see Gradients in docs/conventions.md"
         )
-    codes = bench.subject.codes
-    metrics, queries = score_attack(crafted, codes, bench.chosen, bench.data)
-    write_examples(folder, crafted, codes, bench.chosen, bench.data, bench.examples())
+    metrics, queries = score_attack(crafted, bench.subject, bench.chosen)
+    write_examples(folder, crafted, bench.subject, bench.chosen, bench.examples())
     folder.write_table("queries.parquet", queries)
     folder.write_json("metrics.json", metrics | facts | describe(bench.attack))
 
@@ -117,7 +114,7 @@ class Where:
     device: str
     progress: Progress
 
-    def open(self, run: Folder, data: RetrievalDataset | None = None) -> Subject:
+    def open(self, run: Folder, data: LabelledDataset | None = None) -> Subject:
         """The run with its model, data and codes."""
         return Subject.open(
             run, data=data, data_dir=self.data_dir, device=self.device, progress=self.progress
@@ -141,8 +138,7 @@ class Where:
                     f"surrogate '{found.name}' is the attacked run itself: name another one, or leave it out"
                 )
             surrogate = self.open(found)
-        digest = file_digest(surrogate.folder.file(CODES, made_by="index"))
-        return replace(config, surrogate=surrogate.name, surrogate_digest=digest), surrogate
+        return replace(config, surrogate=surrogate.name, surrogate_digest=surrogate.digest), surrogate
 
 
 def with_gradient(config: AttackConfig, attack: Attack) -> AttackConfig:

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from hashrobust.datasets import RetrievalDataset
+from hashrobust.datasets import LabelledDataset, RetrievalDataset
 from hashrobust.experiments.files import read_arrays
+from hashrobust.experiments.measures import Measure
 from hashrobust.experiments.retrieval_runs import StoredCodes, to_pixels
 from hashrobust.experiments.store import Folder
+from hashrobust.experiments.subject import Subject
 from hashrobust.metrics import average_precision, bootstrap_interval, chance_average_precision
 from hashrobust.retrieval import HammingIndex
 
@@ -25,7 +27,7 @@ RETRIEVED = 8
 
 @dataclass(frozen=True)
 class Crafted:
-    """What crafting left, one row a query: codes of the clean, adversarial, 8-bit and ideal images, and more."""
+    """What crafting left, one row a query: codes or classes of the clean, attacked, 8-bit and ideal images."""
 
     arrays: dict[str, NDArray[Any]]
 
@@ -44,22 +46,29 @@ class Crafted:
 
 
 def score_attack(
-    crafted: Crafted, codes: dict[str, StoredCodes], chosen: NDArray[np.int64], data: RetrievalDataset
+    crafted: Crafted, subject: Subject, chosen: NDArray[np.int64]
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Metrics (fractions) and the per-query table of an attack.
+    """Metrics (fractions) and the per-query table of an attack, named by the subject's measure.
 
-    `map` and its kin count relevance to the query's own label, `t_map` to the target's.
+    Of retrieval, `map` and its kin count relevance to the query's own label, `t_map` to the target's; of
+    classification, `accuracy` counts images whose class is given as it is.
     """
-    labels = codes["query"].labels[chosen]
-    scores = _scores(crafted, codes["database"], labels, data.top_k)
+    data = subject.data
+    labels = data.asked.labels[chosen].numpy()
+    ids = data.asked.ids[chosen].numpy()
     targets = crafted.optional("targets")
-    if targets is not None:
-        toward = _scores(crafted, codes["database"], targets, data.top_k)
-        scores |= {name.replace("ap", "t_ap", 1): values for name, values in toward.items()}
-    table = _query_table(crafted, codes["query"].ids[chosen], chosen, scores)
+    if isinstance(data, RetrievalDataset):
+        database = subject.codes["database"]
+        scores = _retrieval_scores(crafted, database, labels, data.top_k)
+        if targets is not None:
+            toward = _retrieval_scores(crafted, database, targets, data.top_k)
+            scores |= {name.replace("ap", "t_ap", 1): values for name, values in toward.items()}
+    else:
+        scores = _classification_scores(crafted, labels)
+    table = _query_table(crafted, ids, chosen, scores)
     if targets is not None:
         table["target"] = [class_names(data, row) for row in targets]
-    return _metrics(scores, table), table
+    return _metrics(scores, table, subject.measure), table
 
 
 def _query_table(
@@ -75,7 +84,7 @@ def _query_table(
             "query": chosen,
             "query_id": ids,
             **scores,
-            "flipped_bits": (crafted["codes"] != crafted["clean_codes"]).sum(axis=1),
+            **_flips(crafted),
             "objective": crafted["objective"],
             "gradient_evaluations": crafted["gradient_evaluations"],
             "model_queries": crafted["model_queries"],
@@ -91,21 +100,26 @@ def _query_table(
     )
 
 
-def _metrics(scores: dict[str, NDArray[np.float64]], table: pd.DataFrame) -> dict[str, Any]:
+def _flips(crafted: Crafted) -> dict[str, NDArray[Any]]:
+    """Bits that the attack flipped; or, of classes, whether another one is given."""
+    changed = crafted["attacked"] != crafted["clean"]
+    return {"flipped_bits": changed.sum(axis=1)} if changed.ndim == 2 else {"class_changed": changed}
+
+
+def _metrics(scores: dict[str, NDArray[np.float64]], table: pd.DataFrame, measure: Measure) -> dict[str, Any]:
     """Means of the per-query table, with 95% intervals over queries for the main scores."""
-    metrics: dict[str, Any] = {
-        name.replace("ap", "map"): float(values.mean()) for name, values in scores.items()
-    }
-    for name in ("clean_ap", "ap", "t_ap"):
+    metrics: dict[str, Any] = {measure.mean_of(name): float(values.mean()) for name, values in scores.items()}
+    for name in (f"clean_{measure.score}", measure.score, f"t_{measure.score}"):
         if name in scores:
             low, high = bootstrap_interval(scores[name])
-            metrics |= {f"{name.replace('ap', 'map')}_low": low, f"{name.replace('ap', 'map')}_high": high}
+            metrics |= {f"{measure.mean_of(name)}_low": low, f"{measure.mean_of(name)}_high": high}
     return metrics | {
         "queries": len(table),
         "linf_max": float(table["linf"].max()),
         **{
             f"{name}_mean": float(table[name].mean())
-            for name in ("l2", "mse", "psnr", "ssim", "flipped_bits")
+            for name in ("l2", "mse", "psnr", "ssim", "flipped_bits", "class_changed")
+            if name in table
         },
         "gradient_evaluations": float(table["gradient_evaluations"].mean()),
         "model_queries": float(table["model_queries"].mean()),
@@ -114,14 +128,22 @@ def _metrics(scores: dict[str, NDArray[np.float64]], table: pd.DataFrame) -> dic
     }
 
 
-def _scores(
+def _classification_scores(crafted: Crafted, labels: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Whether each image (N,) gets a class of its own, in [0, 1]; an attack that succeeds leaves none, chance 1 / C."""
+    rows, ones = np.arange(len(labels)), np.ones(len(labels))
+    found = {"clean_correct": "clean", "correct": "attacked", "correct_8bit": "attacked_8bit"}
+    scores = {name: labels[rows, crafted[kind]].astype(np.float64) for name, kind in found.items()}
+    return scores | {"theory_correct": 0 * ones, "chance_correct": ones / labels.shape[1]}
+
+
+def _retrieval_scores(
     crafted: Crafted, database: StoredCodes, labels: NDArray[Any], k: int | None
 ) -> dict[str, NDArray[np.float64]]:
     found = {
-        "clean_ap": crafted["clean_codes"],
-        "ap": crafted["codes"],
-        "ap_8bit": crafted["codes_8bit"],
-        "theory_ap": crafted.optional("theory_codes"),
+        "clean_ap": crafted["clean"],
+        "ap": crafted["attacked"],
+        "ap_8bit": crafted["attacked_8bit"],
+        "theory_ap": crafted.optional("theory"),
     }
     scores: dict[str, NDArray[np.float64]] = {}
     for name, codes in found.items():
@@ -137,31 +159,43 @@ def _scores(
 
 
 def write_examples(
-    folder: Folder,
-    crafted: Crafted,
-    codes: dict[str, StoredCodes],
-    chosen: NDArray[np.int64],
-    data: RetrievalDataset,
-    examples: list[int],
+    folder: Folder, crafted: Crafted, subject: Subject, chosen: NDArray[np.int64], examples: list[int]
 ) -> None:
-    """Store thumbnails of some queries, clean and adversarial, and of what each retrieves.
+    """Store thumbnails of some queries, clean and adversarial, and of what each retrieves, or the class it is given.
 
     `examples` are places in the chosen subset; `crafted["images"]` holds just their images.
     """
-    kept = chosen[examples]
-    index = HammingIndex.build(codes["database"].codes)
+    data, kept = subject.data, chosen[examples]
+    labels = data.asked.labels[kept].numpy()
     arrays: dict[str, NDArray[Any]] = {
-        "clean": _thumbnails(data.query.load(kept)),
+        "clean": _thumbnails(data.asked.load(kept)),
         "adversarial": _thumbnails(torch.from_numpy(crafted["images"])),
-        "labels": np.array([class_names(data, row) for row in codes["query"].labels[kept]]),
+        "labels": np.array([class_names(data, row) for row in labels]),
     }
-    for name, queried in (("clean", crafted["clean_codes"]), ("adversarial", crafted["codes"])):
-        _, positions = index.search(queried[examples], min(RETRIEVED, len(index)))
-        found = _thumbnails(data.database.load(positions.ravel()))
-        arrays[f"retrieved_{name}"] = found.reshape(*positions.shape, *found.shape[1:])
-        shared: NDArray[np.uint8] = codes["query"].labels[kept, None, :] * codes["database"].labels[positions]
-        arrays[f"relevant_{name}"] = shared.max(axis=2) > 0
+    for name, answers in (("clean", crafted["clean"]), ("adversarial", crafted["attacked"])):
+        if isinstance(data, RetrievalDataset):
+            arrays |= _retrieved(name, answers[examples], labels, subject.codes["database"], data)
+        else:
+            arrays[f"predicted_{name}"] = np.array([data.classes[answer] for answer in answers[examples]])
     folder.write_arrays("examples/examples.npz", arrays)
+
+
+def _retrieved(
+    name: str,
+    codes: NDArray[np.int8],
+    labels: NDArray[np.uint8],
+    database: StoredCodes,
+    data: RetrievalDataset,
+) -> dict[str, NDArray[Any]]:
+    """Thumbnails of the images nearest to each code, and which of them are relevant."""
+    index = HammingIndex.build(database.codes)
+    _, positions = index.search(codes, min(RETRIEVED, len(index)))
+    found = _thumbnails(data.database.load(positions.ravel()))
+    shared: NDArray[np.uint8] = labels[:, None, :] * database.labels[positions]
+    return {
+        f"retrieved_{name}": found.reshape(*positions.shape, *found.shape[1:]),
+        f"relevant_{name}": shared.max(axis=2) > 0,
+    }
 
 
 def _thumbnails(images: torch.Tensor) -> NDArray[np.uint8]:
@@ -173,6 +207,6 @@ def _thumbnails(images: torch.Tensor) -> NDArray[np.uint8]:
     return to_pixels(images)
 
 
-def class_names(data: RetrievalDataset, label: NDArray[np.uint8]) -> str:
+def class_names(data: LabelledDataset, label: NDArray[np.uint8]) -> str:
     """The classes of one multi-hot label (C,), by name."""
     return ", ".join(data.classes[c] for c in np.flatnonzero(label))

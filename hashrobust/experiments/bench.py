@@ -20,20 +20,21 @@ from hashrobust.attacks import (
     AttackResult,
     GradientAttack,
     SearchAttack,
+    attacks,
     draw_targets,
     inside_ball,
     outward,
     perturbation,
     round_to_8_bits,
 )
-from hashrobust.datasets import RetrievalDataset
+from hashrobust.datasets import LabelledDataset
 from hashrobust.errors import HashRobustError, InputError
 from hashrobust.experiments.attack_scores import Crafted
 from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.gradient_checks import difference_facts, gradient_facts
 from hashrobust.experiments.store import Folder, config_hash
-from hashrobust.experiments.subject import Subject, check_surrogate
-from hashrobust.models import Hasher, HashModel, attackable, frozen, load_tensors, save_tensors, sign
+from hashrobust.experiments.subject import Model, Subject, check_surrogate
+from hashrobust.models import Network, attackable, frozen, load_tensors, save_tensors, sign
 from hashrobust.progress import Progress
 from hashrobust.rules import convert, exact_gradient, feedback_scale, feedback_seed, redraw_feedback
 
@@ -59,7 +60,7 @@ def choose_queries(total: int, wanted: int | None, seed: int) -> NDArray[np.int6
 
 
 @contextmanager
-def gradient_path(model: Hasher, gradient: str) -> Iterator[Hasher]:
+def gradient_path(model: Model, gradient: str) -> Iterator[Model]:
     """The frozen model that the attacker differentiates: exactly, by its own rule, or by a named one.
 
     The forward pass, and so the codes, are the same in all three (up to float rounding: networks of our own are
@@ -72,7 +73,7 @@ def gradient_path(model: Hasher, gradient: str) -> Iterator[Hasher]:
         through = copy.deepcopy(model)
         seed, scale = feedback_seed(model) or 0, feedback_scale(model) or "xavier"
         convert(through, gradient.removeprefix("rule:"), seed=seed, scale=scale)
-    if isinstance(through, HashModel):
+    if isinstance(through, Network):
         through = attackable(through)
     exact = exact_gradient(through) if gradient in ("exact", "none") else nullcontext()
     with exact, frozen(through):
@@ -95,31 +96,43 @@ class Bench:
     def prepare(
         cls, subject: Subject, config: AttackConfig, attack: Attack, surrogate: Subject | None = None
     ) -> Bench:
-        """Choose the queries and draw the targets.
+        """Choose the queries (of a classifier the test images) and draw the targets.
 
         Raises:
-            InputError: more queries than there are, or a surrogate that does not fit.
+            InputError: more queries than there are, a surrogate that does not fit, or an attack for another task.
         """
+        task = subject.measure.task
+        if task not in attack.tasks:
+            served = [name for name in attacks if task in getattr(attacks[name], "tasks", ())]
+            raise InputError(
+                f"attack '{config.attack}' is not for {task}, which run '{subject.name}' does: "
+                f"use one of {', '.join(served)}"
+            )
         if surrogate is not None:
             check_surrogate(surrogate, subject)
-        chosen = choose_queries(len(subject.data.query), config.queries, config.query_seed)
+        asked = subject.data.asked
+        chosen = choose_queries(len(asked), config.queries, config.query_seed)
         targets = None
         if attack.goal == "targeted":
+            if task != "hashing":
+                raise InputError(
+                    f"attack '{config.attack}' is targeted, which is for hashing: leave its target out"
+                )
             targets = draw_targets(
-                subject.data.query.labels[chosen],
+                asked.labels[chosen],
                 torch.from_numpy(subject.codes["database"].labels),
                 seed=config.seed,
-                sample_ids=subject.data.query.ids[chosen],
+                sample_ids=asked.ids[chosen],
             )
         return cls(config, attack, subject, surrogate or subject, chosen, targets)
 
     @property
-    def model(self) -> Hasher:
-        """The model whose codes are scored."""
+    def model(self) -> Model:
+        """The model whose answers are scored."""
         return self.subject.model
 
     @property
-    def data(self) -> RetrievalDataset:
+    def data(self) -> LabelledDataset:
         """Of both models."""
         return self.subject.data
 
@@ -129,7 +142,7 @@ class Bench:
         return self.subject.device
 
     @contextmanager
-    def attacker(self) -> Iterator[Hasher]:
+    def attacker(self) -> Iterator[Model]:
         """The frozen model that the attacker differentiates through."""
         with gradient_path(self.source.model, self.config.gradient) as through:
             yield through
@@ -141,21 +154,25 @@ class Bench:
 
     def batch(self, start: int, stop: int) -> Tensor:
         """Clean query images of these positions in the chosen subset, on the device."""
-        return self.data.query.load(self.chosen[start:stop]).to(self.device)
+        return self.data.asked.load(self.chosen[start:stop]).to(self.device)
 
     def context(
-        self, start: int, stop: int, through: Hasher, of: Subject, fitted: Mapping[str, Tensor] | None = None
+        self, start: int, stop: int, through: Model, of: Subject, fitted: Mapping[str, Tensor] | None = None
     ) -> AttackContext:
         """What the attacker of these queries knows, in codes of a subject, and what the attack has fitted."""
-        train, database = of.codes["train"], of.codes["database"]
+        known: dict[str, Tensor] = {}
+        for split in ("train", "database") if of.codes else ():
+            known |= {
+                f"{split}_codes": self._tensor(of.codes[split].codes),
+                f"{split}_labels": self._tensor(of.codes[split].labels),
+            }
         return AttackContext(
-            train_codes=self._tensor(train.codes),
-            train_labels=self._tensor(train.labels),
+            **known,
+            task=of.measure.task,
+            transfer=self.source is not self.subject,
             train_images=lambda positions: self.data.train.load(positions).to(self.device),
-            database_codes=self._tensor(database.codes),
-            database_labels=self._tensor(database.labels),
             targets=None if self.targets is None else self.targets[start:stop].to(self.device),
-            sample_ids=self.data.query.ids[self.chosen[start:stop]],
+            sample_ids=self.data.asked.ids[self.chosen[start:stop]],
             fitted=fitted,
             before_step=lambda *key: redraw_feedback(through, self.config.seed, *key),
         )
@@ -247,7 +264,7 @@ class Bench:
         self, start: int, stop: int, fitted: Mapping[str, Tensor] | None
     ) -> dict[str, NDArray[Any]]:
         clean = self.batch(start, stop)
-        labels = self.data.query.labels[self.chosen[start:stop]].to(self.device)
+        labels = self.data.asked.labels[self.chosen[start:stop]].to(self.device)
         with self.attacker() as through:
             context = self.context(start, stop, through, self.source, fitted)
             result = self._run(through, clean, labels, context)
@@ -259,17 +276,13 @@ class Bench:
             )
         reach = self.config.epsilon if result.bounded else 1.0
         rounded = round_to_8_bits(result.images, clean, reach)
-        clean_codes = self.model.encode(clean)
-        self._check_forward(clean, clean_codes)
-        # In the codes of the model under attack, whoever lent the gradient.
-        learned = fitted if self.source is self.subject else None
-        own = self.context(start, stop, self.model, self.subject, learned)
-        theory = self.attack.theory_codes(clean_codes.float().to(self.device), labels, own)
+        answers = self.subject.answers(clean)
+        self._check_forward(clean, answers)
         arrays = {
-            "clean_codes": clean_codes,
-            "codes": self.model.encode(result.images),
-            "codes_8bit": self.model.encode(rounded),
-            "theory_codes": torch.zeros(0, clean_codes.shape[1]) if theory is None else sign(theory),
+            "clean": answers,
+            "attacked": self.subject.answers(result.images),
+            "attacked_8bit": self.subject.answers(rounded),
+            "theory": self._theory(answers, labels, start, stop, fitted),
             "targets": torch.zeros(0) if self.targets is None else self.targets[start:stop],
             "objective": result.objective,
             "gradient_evaluations": result.gradient_evaluations,
@@ -282,7 +295,24 @@ class Bench:
         }
         return {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
 
-    def _run(self, through: Hasher, clean: Tensor, labels: Tensor, context: AttackContext) -> AttackResult:
+    def _theory(
+        self,
+        codes: Tensor,
+        labels: Tensor,
+        start: int,
+        stop: int,
+        fitted: Mapping[str, Tensor] | None,
+    ) -> Tensor:
+        """The codes that full success would reach, from the clean ones; empty if the attack aims at none."""
+        theory = None
+        if self.subject.codes:
+            # In the codes of the model under attack, whoever lent the gradient.
+            learned = fitted if self.source is self.subject else None
+            own = self.context(start, stop, self.model, self.subject, learned)
+            theory = self.attack.theory_codes(codes.float().to(self.device), labels, own)
+        return torch.zeros(0) if theory is None else sign(theory)
+
+    def _run(self, through: Model, clean: Tensor, labels: Tensor, context: AttackContext) -> AttackResult:
         """The attack, through the smaller epsilons first if it is warm-started; the work of all is counted."""
         result: AttackResult | None = None
         spent = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
@@ -297,11 +327,11 @@ class Bench:
         assert result is not None
         return replace(result, gradient_evaluations=spent)
 
-    def _check_forward(self, clean: Tensor, codes: Tensor) -> None:
-        """Codes must be the same twice, and the same with and without the rule's feedback."""
+    def _check_forward(self, clean: Tensor, answers: Tensor) -> None:
+        """Answers must be the same twice, and the same with and without the rule's feedback."""
         with exact_gradient(self.model):
-            if not torch.equal(self.model.encode(clean), codes):
+            if not torch.equal(self.subject.answers(clean), answers):
                 raise HashRobustError(
-                    f"run '{self.subject.name}' gives the same images other codes when asked again: its answers "
+                    f"run '{self.subject.name}' gives the same images other answers when asked again: its answers "
                     "are random or depend on the gradient's mode, so its attacks mean nothing"
                 )

@@ -89,7 +89,7 @@ class TrainingConfig(TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainingConfig):
-    """Training of a backbone as a classifier with backpropagation, on the train split alone."""
+    """Training of a backbone as a classifier with backpropagation, on the train split of a protocol alone."""
 
     epochs: int = 30
     learning_rate: float = 2e-3
@@ -97,30 +97,63 @@ class PretrainConfig(TrainingConfig):
     schedule: str = "cosine"
     augment: str = "crop"
     patience: int | None = None
+    protocol: str = added("retrieval")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.protocol not in ("retrieval", "classification"):
+            raise InputError(f"unknown protocol '{self.protocol}': use retrieval or classification")
 
     @property
     def run_name(self) -> str:
-        """`<dataset>-<backbone>-pretrained-s<seed>-<hash8>`."""
-        stem = f"{slug(self.dataset)}-{self.backbone}-pretrained-s{self.seed}"
+        """`<dataset>-<backbone>-[classifier-]pretrained-s<seed>-<hash8>`."""
+        kind = "pretrained" if self.protocol == "retrieval" else "classifier-pretrained"
+        stem = f"{slug(self.dataset)}-{self.backbone}-{kind}-s{self.seed}"
         return f"{stem}-{config_hash({'task': 'pretrain', **self.to_dict()})}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(TrainingConfig):
-    """Fine-tuning of a hashing model with a learning rule.
+class RuleConfig(TrainingConfig):
+    """Training by a learning rule, from weights.
 
     `weights` is `none`, `imagenet`, a safetensors file, or `run:NAME`; `weights_digest` is the
     SHA-256 of what it stands for, so that a run's name changes with the weights it starts from.
-    `defence` is `none` or a registered one, `defence_params` its own parameters.
     """
 
     weights: str = "none"
     weights_digest: str = ""
+    rule: str = "bp"
+    feedback_scale: str = "xavier"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.feedback_scale not in ("xavier", "matched"):
+            raise InputError(f"unknown feedback scale '{self.feedback_scale}': use xavier or matched")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(RuleConfig):
+    """Fine-tuning, or training from scratch, of a classifier with a learning rule."""
+
+    head_learning_rate_factor: float = 1.0
+
+    @property
+    def run_name(self) -> str:
+        """`<dataset>-<backbone>-classifier-<rule>-s<seed>-<hash8>`."""
+        stem = f"{slug(self.dataset)}-{self.backbone}-classifier-{self.rule}-s{self.seed}"
+        return f"{stem}-{config_hash({'task': 'classify', **self.to_dict()})}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(RuleConfig):
+    """Fine-tuning of a hashing model with a learning rule.
+
+    `defence` is `none` or a registered one, `defence_params` its own parameters.
+    """
+
     objective: str = "dpsh"
     objective_params: dict[str, Any] = field(default_factory=dict)
     bits: int = 32
-    rule: str = "bp"
-    feedback_scale: str = "xavier"
     defence: str = added("none")
     defence_params: Mapping[str, Any] = added({})
 
@@ -128,8 +161,6 @@ class FinetuneConfig(TrainingConfig):
         super().__post_init__()
         if self.bits < 1:
             raise InputError(f"bits is {self.bits}: give a code length of at least 1, such as 32")
-        if self.feedback_scale not in ("xavier", "matched"):
-            raise InputError(f"unknown feedback scale '{self.feedback_scale}': use xavier or matched")
 
     @property
     def run_name(self) -> str:

@@ -11,22 +11,23 @@ from torch import Tensor
 
 from hashrobust.attacks import check_gradient
 from hashrobust.errors import InputError
-from hashrobust.models import Hasher, frozen
+from hashrobust.experiments.subject import Model
+from hashrobust.models import Classifier, frozen
 from hashrobust.rules import exact_gradient
 
 
 def gradient_facts(
-    model: Hasher, through: Hasher, images: Tensor, against_differences: dict[str, Any]
+    model: Model, through: Model, images: Tensor, against_differences: dict[str, Any]
 ) -> dict[str, Any]:
     """Checks on a few images (B, C, H, W), as flat numbers: those of `difference_facts`, and of the attacker.
 
     `gradient_cosine` and `gradient_sign_agreement`: the gradient of `through` (the attacker's, equal
     codes) against the exact one, mean over images; 1 where the attacker differentiates exactly. Both
-    gradients are those of the agreement of tanh(z) with the images' own codes.
+    gradients are those of `agreement` with the images' own answers.
     """
     with frozen(model), exact_gradient(model):
-        exact = _agreement_gradient(model, images)
-    attacker = _agreement_gradient(through, images)
+        exact = _agreement_gradient(model, images, model)
+    attacker = _agreement_gradient(through, images, model)
     return {
         **against_differences,
         "gradient_cosine": float(F.cosine_similarity(exact, attacker).mean()),
@@ -34,7 +35,7 @@ def gradient_facts(
     }
 
 
-def difference_facts(model: Hasher, images: Tensor, epsilon: float) -> dict[str, Any]:
+def difference_facts(model: Model, images: Tensor, epsilon: float) -> dict[str, Any]:
     """`gradient_check_*`: the exact gradient of `model` against finite differences in float64 on the CPU.
 
     At the images (B, C, H, W) and at a random start in the ball of radius `epsilon` (see `GradientCheck`). The
@@ -43,7 +44,10 @@ def difference_facts(model: Hasher, images: Tensor, epsilon: float) -> dict[str,
     try:
         precise = copy.deepcopy(model).double().cpu()
         with frozen(precise), exact_gradient(precise):
-            check = check_gradient(precise, images.cpu(), epsilon=epsilon)
+            own = precise(images.cpu().double()).detach()
+            check = check_gradient(
+                precise, images.cpu(), lambda z: agreement(model, z, own), epsilon=epsilon, inputs=len(images)
+            )
     except (InputError, RuntimeError, TypeError) as error:  # models of others may refuse copies or float64
         names = ("cosine", "kink_share", "clean_kink_share", "passed")
         return dict.fromkeys([f"gradient_check_{name}" for name in names]) | {
@@ -57,9 +61,18 @@ def difference_facts(model: Hasher, images: Tensor, epsilon: float) -> dict[str,
     }
 
 
-def _agreement_gradient(model: Hasher, images: Tensor) -> Tensor:
-    """Gradient (B, pixels) of sum over bits of tanh(z) sign(z0), z0 held fixed."""
+def agreement(model: Model, z: Tensor, own: Tensor) -> Tensor:
+    """How far outputs z (B, K) keep to the answers of outputs `own` (B, K), (B,); smooth, for gradients.
+
+    Mean over bits of tanh(z) sign(own), or of a classifier the log-probability of the class that it gave.
+    """
+    if isinstance(model, Classifier):
+        return -F.cross_entropy(z, own.argmax(dim=1), reduction="none")
+    return (torch.tanh(z) * torch.where(own >= 0, 1.0, -1.0)).mean(dim=1)
+
+
+def _agreement_gradient(model: Model, images: Tensor, of: Model) -> Tensor:
+    """Gradient (B, pixels) of the agreement with the images' own answers, which are held fixed."""
     images = images.detach().clone().requires_grad_()
     z = model(images)
-    score = (torch.tanh(z) * torch.where(z >= 0, 1.0, -1.0).detach()).sum()
-    return torch.autograd.grad(score, images)[0].flatten(1)
+    return torch.autograd.grad(agreement(of, z, z.detach()).sum(), images)[0].flatten(1)

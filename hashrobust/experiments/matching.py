@@ -12,7 +12,7 @@ _COPIED = ("feedback.safetensors", "conversion.json", "environment.json")
 
 
 def match_epochs(run: Folder, control: Folder, limit: float, progress: Progress) -> tuple[Folder, Folder]:
-    """The two runs, or the better of them at the epoch whose validation mAP is nearest to the other's best.
+    """The two runs, or the better of them at the epoch whose validation score is nearest to the other's best.
 
     Nothing changes where they differ by `limit` at most, no epoch of the better one comes nearer, or one of them
     was not fine-tuned here.
@@ -23,13 +23,15 @@ def match_epochs(run: Folder, control: Folder, limit: float, progress: Progress)
     own, twin = float(best[0] or 0), float(best[1] or 0)
     better, wanted = (run, twin) if own > twin else (control, own)
     history = better.read_table(_HISTORY, made_by="finetune")
-    nearest = history.iloc[(history["validation_map"] - wanted).abs().argmin()]
-    epoch, score = int(nearest["epoch"]), float(nearest["validation_map"])
+    scores = history[_score(better)]
+    place = int((scores - wanted).abs().argmin())
+    epoch, score = int(history["epoch"].iloc[place]), float(scores.iloc[place])
     if abs(score - wanted) >= abs(own - twin):
         return run, control
     taken = at_epoch(better, epoch)
+    words = _score(better).replace("_map", " mAP").replace("_", " ")
     progress.say(
-        f"validation mAP {100 * own:.1f}% and {100 * twin:.1f}% are too far apart: "
+        f"{words} {100 * own:.1f}% and {100 * twin:.1f}% are too far apart: "
         f"{better.name} is taken at epoch {epoch}, with {100 * score:.1f}%"
     )
     return (taken, control) if better is run else (run, taken)
@@ -53,7 +55,12 @@ def at_epoch(run: Folder, epoch: int) -> Folder:
 
 
 def _best(run: Folder) -> float | None:
-    """The validation mAP of the epoch that was kept; None for a run that was not fine-tuned here."""
+    """The validation score of the epoch that was kept; None for a run that was not fine-tuned here."""
     if not run.has(_HISTORY, "feedback.safetensors") or "epoch" in run.config:
         return None
-    return float(run.read_table(_HISTORY, made_by="finetune")["validation_map"].max())
+    history = run.read_table(_HISTORY, made_by="finetune")
+    return float(history[_score(run)].max()) if len(history) else None
+
+
+def _score(run: Folder) -> str:
+    return "validation_accuracy" if run.classifies else "validation_map"

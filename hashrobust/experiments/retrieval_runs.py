@@ -18,7 +18,7 @@ from hashrobust.experiments.environment import choose_device
 from hashrobust.experiments.files import read_arrays
 from hashrobust.experiments.foreign_runs import load_any
 from hashrobust.experiments.store import Folder
-from hashrobust.experiments.training_runs import load_run_data
+from hashrobust.experiments.training_runs import load_retrieval_data
 from hashrobust.metrics import retrieval_metrics
 from hashrobust.models import Hasher
 from hashrobust.progress import Progress, Silent
@@ -57,7 +57,7 @@ def encode_run(
         StoreError: the run has no finished model, or its data has changed.
     """
     if overwrite or not folder.has(CODES):
-        data = data or load_run_data(folder, data_dir)
+        data = data or load_retrieval_data(folder, data_dir)
         model = model or load_any(folder).to(choose_device(device))
         folder.write_arrays(CODES, _encode_splits(model, data, progress or Silent()))
     stored = read_arrays(folder.file(CODES, made_by="index"))
@@ -142,7 +142,7 @@ def evaluate_run(
         stored: dict[str, float] = folder.read_json(METRICS, made_by="evaluate")
         return stored
     with folder.lock():
-        data = load_run_data(folder, data_dir)
+        data = load_retrieval_data(folder, data_dir)
         codes = encode_run(folder, data=data, device=device, progress=progress)
         query, database = codes["query"], codes["database"]
         metrics = retrieval_metrics(query.codes, database.codes, query.labels, database.labels, k=data.top_k)

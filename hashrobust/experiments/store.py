@@ -40,6 +40,8 @@ FORMAT = 1
 CONFIG = "config.toml"
 CHECKSUMS = "checksums.json"
 TIMING = "timing.json"
+CLASSIFY = "classify"
+"""The task of a run that trained a classifier by a rule, as `finetune` is that of a hashing model's."""
 AT_EPOCH = "@epoch-"
 """Between a run's name and the epoch at which it was taken."""
 
@@ -111,7 +113,14 @@ class Folder:
     @property
     def command(self) -> str:
         """The command that makes the folder: finetune, pretrain or attack."""
-        return str(self.config.get("task", "attack"))
+        task = str(self.config.get("task", "attack"))
+        return "finetune --task classification" if task == CLASSIFY else task
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the folder is a run whose model gives classes, trained by the classification protocol."""
+        config = self.config
+        return config.get("task") == CLASSIFY or config.get("protocol") == "classification"
 
     @property
     def config(self) -> dict[str, Any]:

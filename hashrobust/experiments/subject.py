@@ -1,4 +1,4 @@
-"""What is attacked: a run with its model, data and codes at hand."""
+"""What is attacked: a run with its model, data and, if it hashes, codes at hand."""
 
 from __future__ import annotations
 
@@ -7,26 +7,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from hashrobust.datasets import RetrievalDataset
+from hashrobust.datasets import LabelledDataset, RetrievalDataset
 from hashrobust.errors import InputError
+from hashrobust.experiments.classifier_runs import load_classifier
 from hashrobust.experiments.environment import choose_device
+from hashrobust.experiments.files import file_digest
 from hashrobust.experiments.foreign_runs import load_any
-from hashrobust.experiments.retrieval_runs import StoredCodes, encode_run
+from hashrobust.experiments.measures import MEASURES, Measure
+from hashrobust.experiments.retrieval_runs import CODES, StoredCodes, encode_run
 from hashrobust.experiments.store import Folder
 from hashrobust.experiments.training_runs import load_run_data
-from hashrobust.models import Hasher
+from hashrobust.experiments.weights import MODEL
+from hashrobust.metrics import leave_one_out_average_precision
+from hashrobust.models import Classifier, ForeignModel, HashModel
 from hashrobust.progress import Progress
 from hashrobust.rules import rule_of
+
+Model = HashModel | ForeignModel | Classifier
+"""What can be attacked."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A run opened: its model in eval mode on its device, its data, and the codes of every split."""
+    """A run opened: its model in eval mode on its device, its data, and the codes of every split, if it hashes."""
 
     folder: Folder
-    model: Hasher
-    data: RetrievalDataset
+    model: Model
+    data: LabelledDataset
     codes: dict[str, StoredCodes]
     gradient_checks: dict[Any, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
     """What is known already of the model's gradients, by epsilon and images: all attacks ask the same."""
@@ -36,8 +45,8 @@ class Subject:
         cls,
         run: Folder,
         *,
-        data: RetrievalDataset | None = None,
-        model: Hasher | None = None,
+        data: LabelledDataset | None = None,
+        model: Model | None = None,
         data_dir: Path | None = None,
         device: str = "auto",
         progress: Progress,
@@ -48,14 +57,41 @@ class Subject:
             StoreError: the run is unfinished or damaged, or its data has changed.
         """
         data = data or load_run_data(run, data_dir)
-        model = (model or load_any(run)).to(choose_device(device)).eval()
-        codes = encode_run(run, data=data, model=model, progress=progress)
-        return cls(run, model, data, codes)
+        model = model or (load_classifier(run) if run.classifies else load_any(run))
+        model = model.to(choose_device(device)).eval()
+        if isinstance(model, Classifier):
+            return cls(run, model, data, {})
+        assert isinstance(data, RetrievalDataset)
+        return cls(run, model, data, encode_run(run, data=data, model=model, progress=progress))
 
     @property
     def name(self) -> str:
         """The run's name."""
         return self.folder.name
+
+    @property
+    def measure(self) -> Measure:
+        """What the model is measured by."""
+        return MEASURES["classification" if isinstance(self.model, Classifier) else "hashing"]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the stored answers by which the model is known: its codes, or of a classifier the weights."""
+        if isinstance(self.model, Classifier):
+            return file_digest(self.folder.file(MODEL, made_by=self.folder.command))
+        return file_digest(self.folder.file(CODES, made_by="index"))
+
+    def answers(self, images: Tensor) -> Tensor:
+        """Codes (N, K) int8 in {-1, +1}, or of a classifier classes (N,) int64, of images in [0, 1]."""
+        model = self.model
+        return model.predict(images) if isinstance(model, Classifier) else model.encode(images)
+
+    def validation_score(self) -> float:
+        """mAP with each validation image ranked against the others, or of a classifier their accuracy."""
+        if isinstance(self.model, Classifier):
+            return self.model.accuracy(self.data.validation)
+        stored = self.codes["validation"]
+        return float(leave_one_out_average_precision(stored.codes, stored.labels).mean())
 
     @property
     def rule(self) -> str:
@@ -72,10 +108,11 @@ def check_surrogate(surrogate: Subject, target: Subject) -> None:
     """Refuse a surrogate that cannot stand in for the target.
 
     Raises:
-        InputError: it has other bits, takes other images, or was made with other data.
+        InputError: it serves another task, has other outputs, takes other images, or was made with other data.
     """
     facts = {
-        "bits": (surrogate.model.bits, target.model.bits),
+        "the task": (surrogate.measure.task, target.measure.task),
+        "bits": (_outputs(surrogate), _outputs(target)),
         "images (channels, height, width) of": (surrogate.model.input_shape, target.model.input_shape),
         "data with fingerprint": (surrogate.data.fingerprint, target.data.fingerprint),
     }
@@ -85,3 +122,8 @@ def check_surrogate(surrogate: Subject, target: Subject) -> None:
                 f"surrogate '{surrogate.name}' has {what} {own}, run '{target.name}' {wanted}: "
                 "take a surrogate made with the same data set, image size and code length"
             )
+
+
+def _outputs(subject: Subject) -> int:
+    model = subject.model
+    return len(subject.data.classes) if isinstance(model, Classifier) else model.bits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,25 @@ import torch
 from torch import Tensor
 
 from hashrobust.backbones import backbones
-from hashrobust.datasets import RetrievalDataset, load_dataset
+from hashrobust.datasets import LabelledDataset, RetrievalDataset, load_classification, load_dataset
 from hashrobust.errors import InputError, StoreError
 from hashrobust.experiments.checkpoints import FolderCheckpoints
-from hashrobust.experiments.config import FinetuneConfig, PretrainConfig, TrainingConfig, preset_values
+from hashrobust.experiments.config import (
+    ClassifierConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    RuleConfig,
+    TrainingConfig,
+    preset_values,
+)
 from hashrobust.experiments.environment import (
     check_fingerprint,
     choose_device,
     record_environment,
     threads,
 )
-from hashrobust.experiments.files import file_digest
-from hashrobust.experiments.store import Folder, find_run
+from hashrobust.experiments.store import Folder
+from hashrobust.experiments.weights import MODEL, resolve_weights
 from hashrobust.models import (
     Classifier,
     HashModel,
@@ -40,11 +47,24 @@ from hashrobust.rules import ConversionReport, convert, feedback_state, load_fee
 from hashrobust.seeding import key_seed
 from hashrobust.training import TrainingResult, build_defence, finetune, objective_for, pretrain
 
-MODEL = "model.safetensors"
+__all__ = [
+    *("FEEDBACK", "MODEL", "finetune_run", "load_run", "load_run_data", "load_trained", "pretrain_run"),
+    *(
+        "check_names",
+        "load_data",
+        "load_retrieval_data",
+        "objective_params_of_preset",
+        "probe",
+        "rule_run",
+        "shape_of",
+        "start_from",
+    ),
+]
+
 FEEDBACK = "feedback.safetensors"
 # Named, since rows that were read back from a checkpoint have their keys in another order.
-HISTORY = ["epoch", "loss", "validation_map", "learning_rate"]
 ALIGNMENT = ["epoch", "layer", "angle_degrees", "norm_ratio"]
+VALIDATION = {"retrieval": "validation_map", "classification": "validation_accuracy"}
 
 
 def pretrain_run(
@@ -56,7 +76,7 @@ def pretrain_run(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Folder:
-    """Train a backbone as a classifier on the protocol's train split; its run folder.
+    """Train a backbone as a classifier on the train split of a protocol; its run folder.
 
     Raises:
         InputError: an unknown name or impossible value, before any folder is made.
@@ -65,12 +85,12 @@ def pretrain_run(
     progress = progress or Silent()
     place = choose_device(device)
     backbones[config.backbone]
-    data = _load_data(config, data_dir)
+    data = load_data(config, data_dir, classify=config.protocol == "classification")
     for line in data.skipped_lines():
         progress.say(line)
     with torch.random.fork_rng():
         torch.manual_seed(key_seed("init", config.seed))
-        model = Classifier(config.backbone, len(data.classes), **_shape(data), mean=data.mean, std=data.std)
+        model = Classifier(config.backbone, len(data.classes), **shape_of(data), mean=data.mean, std=data.std)
     path = results / config.run_name
     if not overwrite and _is_done(path, data, MODEL, "metrics.json"):
         progress.say(f"{path.name} is done already")
@@ -104,30 +124,20 @@ def finetune_run(
         TrainingError: the loss is not finite.
     """
     progress = progress or Silent()
-    place = choose_device(device)
-    backbones[config.backbone]
-    rules[config.rule]
-    data = _load_data(config, data_dir)
-    for line in data.skipped_lines():
-        progress.say(line)
+    check_names(config)
+    data = load_data(config, data_dir)
+    assert isinstance(data, RetrievalDataset)
     objective = objective_for(data, config.objective, config.bits, config.objective_params, seed=config.seed)
     defence = build_defence(config.defence, config.defence_params, seed=config.seed)
     config, weights = resolve_weights(config, results)
-    model = _starting_model(config, data, weights)
-    report = convert(model, config.rule, seed=config.seed, scale=config.feedback_scale, probe=_probe(model))
-    path = results / config.run_name
-    if not overwrite and _is_done(path, data, MODEL, FEEDBACK, "history.csv"):
-        progress.say(f"{path.name} is done already")
-        return Folder.open(path)
-    described = {"task": "finetune", **config.to_dict()}
-    with Folder.held(path, described, overwrite=overwrite) as folder, threads(config.threads):
-        record_environment(folder, device=place, fingerprint=data.fingerprint)
-        _say_conversion(report, progress)
-        folder.write_json("conversion.json", {"converted": report.converted, "left": report.left})
-        started = time.perf_counter()
-        checkpoints = FolderCheckpoints(folder)
-        result = finetune(
-            model.to(place),
+    with torch.random.fork_rng():
+        torch.manual_seed(key_seed("init", config.seed))
+        model = HashModel(config.backbone, config.bits, **shape_of(data), mean=data.mean, std=data.std)
+    start_from(model, config, weights)
+
+    def train(checkpoints: FolderCheckpoints) -> TrainingResult:
+        return finetune(
+            model,
             data,
             objective=objective,
             defence=defence,
@@ -135,11 +145,56 @@ def finetune_run(
             checkpoints=checkpoints,
             progress=progress,
         )
+
+    return rule_run(
+        config, "finetune", model, data, train, results, device=device, overwrite=overwrite, progress=progress
+    )
+
+
+def rule_run(
+    config: FinetuneConfig | ClassifierConfig,
+    task: str,
+    model: Network,
+    data: LabelledDataset,
+    train: Callable[[FolderCheckpoints], TrainingResult],
+    results: Path,
+    *,
+    device: str,
+    overwrite: bool,
+    progress: Progress,
+) -> Folder:
+    """The run folder of a model that `train` trains in place, once it is converted to the configuration's rule."""
+    place = choose_device(device)
+    for line in data.skipped_lines():
+        progress.say(line)
+    report = convert(model, config.rule, seed=config.seed, scale=config.feedback_scale, probe=probe(model))
+    path = results / config.run_name
+    if not overwrite and _is_done(path, data, MODEL, FEEDBACK, "history.csv"):
+        progress.say(f"{path.name} is done already")
+        return Folder.open(path)
+    described = {"task": task, **config.to_dict()}
+    with Folder.held(path, described, overwrite=overwrite) as folder, threads(config.threads):
+        record_environment(folder, device=place, fingerprint=data.fingerprint)
+        _say_conversion(report, progress)
+        folder.write_json("conversion.json", {"converted": report.converted, "left": report.left})
+        started = time.perf_counter()
+        model.to(place)
+        result = train(FolderCheckpoints(folder))
         with folder.writing(FEEDBACK) as temporary:
             save_tensors(feedback_state(model), temporary, {"rule": config.rule, "seed": config.seed})
         folder.seal(FEEDBACK)
         _store_training(folder, model, result, time.perf_counter() - started)
     return folder
+
+
+def check_names(config: RuleConfig) -> None:
+    """Refuse unknown names before any data are read.
+
+    Raises:
+        UnknownNameError: no such backbone or rule.
+    """
+    backbones[config.backbone]
+    rules[config.rule]
 
 
 def objective_params_of_preset(preset: str, objective: str) -> dict[str, Any]:
@@ -153,89 +208,88 @@ def objective_params_of_preset(preset: str, objective: str) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if name in known}
 
 
-def resolve_weights(config: FinetuneConfig, results: Path) -> tuple[FinetuneConfig, Path | None]:
-    """The configuration with the digest of its weights, and the file they are in (None: no file).
-
-    Raises:
-        InputError: `weights` names no run or file, or one that cannot be read.
-    """
-    weights = config.weights
-    if weights in ("none", "imagenet"):
-        return config, None
-    if weights.startswith("run:"):
-        run = find_run(weights.removeprefix("run:"), results)
-        path = run.file(MODEL, made_by="pretrain")
-        weights = f"run:{run.name}"
-    else:
-        path = Path(weights)
-        if not path.is_file():
-            raise InputError(
-                f"weights '{weights}' are no file: give none, imagenet, a safetensors file or run:NAME"
-            )
-    return replace(config, weights=weights, weights_digest=file_digest(path)), path
-
-
 def load_run(folder: Folder) -> HashModel:
-    """The fine-tuned model of a run, converted to its rule with its own feedback weights, in eval mode.
+    """The fine-tuned hashing model of a run, converted to its rule with its own feedback weights, in eval mode.
 
     Raises:
-        StoreError: no finished fine-tuning, or damaged files.
+        StoreError: no finished fine-tuning of a hashing model, or damaged files.
     """
-    config = FinetuneConfig.from_dict(folder.config)
     if folder.config.get("task") != "finetune":
         raise StoreError(f"run '{folder.path}' holds a classifier, no hashing model: name a finetune run")
+    model = load_trained(folder, FinetuneConfig.from_dict(folder.config))
+    assert isinstance(model, HashModel)
+    return model
+
+
+def load_trained(folder: Folder, config: RuleConfig) -> Network:
+    """The model of a run that was trained by a rule, converted to it, in eval mode.
+
+    Raises:
+        StoreError: training is not finished, or files are damaged.
+    """
     try:
-        model = load_model(folder.file(MODEL, made_by="finetune"))
-        state, _ = load_tensors(folder.file(FEEDBACK, made_by="finetune"))
+        model = load_model(folder.file(MODEL, made_by=folder.command))
+        state, _ = load_tensors(folder.file(FEEDBACK, made_by=folder.command))
     except StoreError:
         raise
     except InputError as error:
         raise StoreError(f"run '{folder.path}' is damaged: {error}") from error
-    assert isinstance(model, HashModel)
     if config.rule != "bp":
-        convert(model, config.rule, seed=config.seed, scale=config.feedback_scale, probe=_probe(model))
+        convert(model, config.rule, seed=config.seed, scale=config.feedback_scale, probe=probe(model))
         load_feedback_state(model, state)
     return model
 
 
-def load_run_data(folder: Folder, data_dir: Path | None = None) -> RetrievalDataset:
-    """The dataset of a run.
+def load_run_data(folder: Folder, data_dir: Path | None = None) -> LabelledDataset:
+    """The dataset of a run, by the protocol of its task.
 
     Raises:
         StoreError: the data is not what the run was made with.
     """
-    config = FinetuneConfig.from_dict(folder.config)
-    data = _load_data(config, data_dir)
+    config = TrainingConfig.from_dict(folder.config)
+    data = load_data(config, data_dir, classify=folder.classifies)
     check_fingerprint(folder, data.fingerprint)
     return data
 
 
-def _load_data(config: TrainingConfig, data_dir: Path | None) -> RetrievalDataset:
-    return load_dataset(config.dataset, data_dir=data_dir, image_size=config.image_size)
+def load_retrieval_data(folder: Folder, data_dir: Path | None = None) -> RetrievalDataset:
+    """The dataset of a run that hashes.
+
+    Raises:
+        StoreError: the run's model is a classifier; or see `load_run_data`.
+    """
+    data = load_run_data(folder, data_dir)
+    if not isinstance(data, RetrievalDataset):
+        raise StoreError(f"run '{folder.path}' holds a classifier, which has no codes: name a hashing run")
+    return data
 
 
-def _shape(data: RetrievalDataset) -> dict[str, Any]:
+def load_data(config: TrainingConfig, data_dir: Path | None, *, classify: bool = False) -> LabelledDataset:
+    """The dataset of a configuration, by the classification or the retrieval protocol."""
+    load = load_classification if classify else load_dataset
+    return load(config.dataset, data_dir=data_dir, image_size=config.image_size)
+
+
+def shape_of(data: LabelledDataset) -> dict[str, Any]:
+    """The arguments by which a network is built for a dataset's images."""
     channels, height, _ = data.image_shape
     return {"channels": channels, "image_size": height}
 
 
-def _starting_model(config: FinetuneConfig, data: RetrievalDataset, weights: Path | None) -> HashModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(key_seed("init", config.seed))
-        model = HashModel(config.backbone, config.bits, **_shape(data), mean=data.mean, std=data.std)
+def start_from(model: Network, config: RuleConfig, weights: Path | None) -> None:
+    """Load the weights of a configuration into the backbone, and their normalisation with them."""
     if weights is not None:
         load_weights(model, weights)
     elif config.weights == "imagenet":
         model.use_imagenet_weights()
-    return model
 
 
-def _probe(model: Network) -> Tensor:
+def probe(model: Network) -> Tensor:
     """An input batch of the right shape, which tells the layers that are called from the others."""
     return torch.zeros(2, *model.input_shape, device=model.device)
 
 
-def _is_done(path: Path, data: RetrievalDataset, *names: str) -> bool:
+def _is_done(path: Path, data: LabelledDataset, *names: str) -> bool:
     """Whether a run with all these files is there, made with this data."""
     if not Folder(path).has(*names):
         return False
@@ -250,7 +304,9 @@ def _say_conversion(report: ConversionReport, progress: Progress) -> None:
 
 
 def _store_training(folder: Folder, model: Network, result: TrainingResult, seconds: float) -> None:
-    folder.write_table("history.csv", pd.DataFrame(result.history, columns=HISTORY))
+    score = VALIDATION["classification" if folder.classifies else "retrieval"]
+    columns = ["epoch", "loss", score, "learning_rate"]
+    folder.write_table("history.csv", pd.DataFrame(result.history, columns=columns))
     if result.alignment:
         folder.write_table("alignment.csv", pd.DataFrame(result.alignment, columns=ALIGNMENT))
     with folder.writing(MODEL) as temporary:

@@ -85,8 +85,10 @@ def load_model(path: str | Path) -> HashModel | Classifier:
     return model.eval()
 
 
-def load_weights(model: Network, path: str | Path) -> tuple[str, ...]:
-    """Start a model's backbone from a file; names of the tensors in it that were not used (old heads).
+def load_weights(model: Network, path: str | Path, *, head: bool = False) -> tuple[str, ...]:
+    """Start a model's backbone, and with `head` its last layer, from a file.
+
+    Returns the names of the tensors in it that were not used (old heads).
 
     The file is a saved model (its normalisation is taken over too) or plain weights under the
     backbone's own names, such as a torchvision state dict saved as safetensors.
@@ -103,7 +105,7 @@ def load_weights(model: Network, path: str | Path) -> tuple[str, ...]:
             )
     whole = any(name.startswith("backbone.") for name in tensors)
     target: nn.Module = model if whole else model.backbone
-    kept = {name: value for name, value in target.state_dict().items() if whole and name.startswith("head.")}
+    kept = {} if head else _head_of(target)
     expected = target.state_dict().keys() - kept.keys()
     used = {name: tensor for name, tensor in tensors.items() if name in expected}
     if not used:
@@ -113,6 +115,10 @@ def load_weights(model: Network, path: str | Path) -> tuple[str, ...]:
         )
     _load_strict(target, used | kept, f"weights '{path}'")
     return tuple(sorted(set(tensors) - set(used)))
+
+
+def _head_of(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in module.state_dict().items() if name.startswith("head.")}
 
 
 def _load_strict(module: nn.Module, tensors: Mapping[str, Tensor], subject: str) -> None:

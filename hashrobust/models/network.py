@@ -186,9 +186,13 @@ class Classifier(Network):
     def __init__(self, backbone: str | Backbone, classes: int, **shape: Any) -> None:
         super().__init__(backbone, classes, **shape)
 
+    def predict(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
+        """Classes (N,) int64 of images (N, C, H, W) in [0, 1] or of a dataset's split: the largest logit."""
+        return self.outputs(images, batch_size).argmax(dim=1)
+
     def accuracy(self, split: Split, batch_size: int = 500) -> float:
         """Share of images whose largest logit is one of their labels."""
-        predicted = self.outputs(split, batch_size).argmax(dim=1)
+        predicted = self.predict(split, batch_size)
         return float(split.labels.gather(1, predicted[:, None]).double().mean())
 
 

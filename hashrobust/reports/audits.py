@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hashrobust.experiments import store
+from hashrobust.experiments.measures import MEASURES, Measure
 from hashrobust.experiments.store import Folder
 from hashrobust.reports import labels
 from hashrobust.reports.audit_attacks import RESULT
@@ -49,6 +50,7 @@ def audits_frame(results: Path) -> pd.DataFrame:
             rows.append(
                 {
                     "run": run.name,
+                    "task": found.get("task", "hashing"),
                     "rule": found["rule"],
                     "defence": config.get("defence", "none"),
                     "dataset": config.get("dataset"),
@@ -73,12 +75,14 @@ def audits_table(frame: pd.DataFrame) -> Table:
             _label(row),
             _budget(row),
             str(row["verdict"]),
-            _percent(row.get("clean_map")),
-            _interval(row, "worst_map"),
-            _percent(row.get("exact_map")),
-            f"(rule: {_percent(row.get('rule_map'))})" if _known(row.get("rule_map")) else "",
-            _percent(row.get("theory_map")),
-            _percent(row.get("chance_map")),
+            _percent(row.get(_named(row, "clean"))),
+            _interval(row, _named(row, "worst")),
+            _percent(row.get(_named(row, "exact"))),
+            f"(rule: {_percent(row.get(_named(row, 'rule')))})"
+            if _known(row.get(_named(row, "rule")))
+            else "",
+            _percent(row.get(_named(row, "theory"))),
+            _percent(row.get(_named(row, "chance"))),
             _advantage(row),
             "; ".join(
                 n.removeprefix(_CHECK) for n in frame.columns if n.startswith(_CHECK) and row[n] == "FAIL"
@@ -87,7 +91,7 @@ def audits_table(frame: pd.DataFrame) -> Table:
         for row in frame.to_dict("records")
     )
     return Table(
-        title="Audits: mAP in percent, with 95% intervals over queries",
+        title=f"Audits: {_words(frame)} in percent, with 95% intervals over queries",
         columns=(
             *(
                 "model",
@@ -103,8 +107,8 @@ def audits_table(frame: pd.DataFrame) -> Table:
         rows=rows,
         words=3,
         notes=(
-            "Worst case: mean over queries of the lowest AP over all attacks. A PASS says that the worst-case number "
-            "can be quoted, not that it is high.",
+            "Worst case: mean over queries of the lowest score over all attacks. A PASS says that the worst-case "
+            "number can be quoted, not that it is high.",
         ),
     )
 
@@ -132,18 +136,18 @@ def checks_table(found: dict[str, Any]) -> Table:
 def audit_bars(frame: pd.DataFrame, path: Path, also: Sequence[str] = ()) -> list[Path]:
     """For each audited model clean, rule-gradient, exact-gradient and worst-case mAP as bars."""
     kinds = (
-        ("clean_map", "no attack", 0.25),
-        ("rule_map", "main attack, RULE gradient", 0.45),
-        ("exact_map", "main attack, exact gradient", 0.7),
-        ("worst_map", "worst case over all attacks", 1.0),
+        ("clean", "no attack", 0.25),
+        ("rule", "main attack, RULE gradient", 0.45),
+        ("exact", "main attack, exact gradient", 0.7),
+        ("worst", "worst case over all attacks", 1.0),
     )
     figure = Figure(figsize=(max(7.0, 1.6 + 1.5 * len(frame)), 4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(kinds)
     rows = frame.to_dict("records")
     for place, row in enumerate(rows):
-        for number, (column, _, shade) in enumerate(kinds):
-            value = row.get(column)
+        for number, (kind, _, shade) in enumerate(kinds):
+            value = row.get(_named(row, kind))
             if value is not None and _known(value):
                 x = place + (number - 1.5) * width
                 axes.bar(
@@ -152,22 +156,25 @@ def audit_bars(frame: pd.DataFrame, path: Path, also: Sequence[str] = ()) -> lis
                     0.9 * width,
                     color=colour_of(row["rule"]),
                     alpha=shade,
-                    hatch="///" if column == "rule_map" else None,
+                    hatch="///" if kind == "rule" else None,
                     edgecolor="white",
                 )
-                top = row.get("worst_map_high") if column == "worst_map" else None
+                top = row.get(f"{_named(row, 'worst')}_high") if kind == "worst" else None
                 height = 100 * float(value if top is None or not _known(top) else top)
                 axes.annotate(f"{100 * float(value):.0f}", (x, height), ha="center", va="bottom")
-        if _known(row.get("worst_map_low")):
-            low, high, worst = (100 * row[name] for name in ("worst_map_low", "worst_map_high", "worst_map"))
+        worst_case = _named(row, "worst")
+        if _known(row.get(f"{worst_case}_low")):
+            low, high, worst = (100 * row[f"{worst_case}{end}"] for end in ("_low", "_high", ""))
             axes.errorbar(
                 place + 1.5 * width, worst, yerr=[[worst - low], [high - worst]], color="0.3", capsize=2, lw=1
             )
-        for column, dashes in (("theory_map", ":"), ("chance_map", "--")):
-            if _known(row.get(column)):
-                axes.hlines(100 * row[column], place - 0.42, place + 0.42, color="0.4", ls=dashes, lw=1)
+        for kind, dashes in (("theory", ":"), ("chance", "--")):
+            if _known(row.get(_named(row, kind))):
+                axes.hlines(
+                    100 * row[_named(row, kind)], place - 0.42, place + 0.42, color="0.4", ls=dashes, lw=1
+                )
     axes.set_xticks(range(len(rows)), [f"{_label(row)}\n{row['verdict']}" for row in rows])
-    axes.set_ylabel("mAP (%)")
+    axes.set_ylabel(f"{_words(frame)} (%)")
     axes.set_title(
         "no attack | RULE gradient (hatched) | exact gradient | worst case with 95% over queries\n"
         "dashed: chance, dotted: theory"
@@ -176,39 +183,43 @@ def audit_bars(frame: pd.DataFrame, path: Path, also: Sequence[str] = ()) -> lis
 
 
 def _headline(audit: Folder, found: dict[str, Any]) -> Table:
-    numbers = found["headline"]
+    numbers, measure = found["headline"], MEASURES[found.get("task", "hashing")]
+    mean, words = measure.mean, measure.words
     rows = [
-        ("clean mAP", _percent(numbers.get("clean_map"))),
-        ("worst case over all attacks", _interval(numbers, "worst_map")),
-        ("audited attack, exact gradient", _percent(numbers.get("exact_map"))),
-        ("theory", _percent(numbers.get("theory_map"))),
-        ("chance", _percent(numbers.get("chance_map"))),
+        (f"clean {words}", _percent(numbers.get(f"clean_{mean}"))),
+        ("worst case over all attacks", _interval(numbers, f"worst_{mean}")),
+        ("audited attack, exact gradient", _percent(numbers.get(f"exact_{mean}"))),
+        ("theory", _percent(numbers.get(f"theory_{mean}"))),
+        ("chance", _percent(numbers.get(f"chance_{mean}"))),
     ]
-    if "rule_map" in numbers:
+    if f"rule_{mean}" in numbers:
         gap = _interval(numbers, "masking_gap")
         rows[3:3] = [
-            ("audited attack, RULE gradient", _percent(numbers["rule_map"])),
+            ("audited attack, RULE gradient", _percent(numbers[f"rule_{mean}"])),
             ("masking gap (rule - exact)", gap),
             ("rule gradient: cosine to the exact one", f"{numbers['gradient_cosine']:.3f}"),
             ("rule gradient: signs that agree", _percent(numbers["gradient_sign_agreement"])),
         ]
-    if "control_worst_map" in numbers:
+    if f"control_worst_{mean}" in numbers:
         rows += [
-            ("control: clean mAP", _percent(numbers["control_clean_map"])),
-            ("control: audited attack, exact gradient", _percent(numbers["control_exact_map"])),
-            ("control: worst case", _percent(numbers["control_worst_map"])),
+            ("control: clean mAP", _percent(numbers[f"control_clean_{mean}"])),
+            ("control: audited attack, exact gradient", _percent(numbers[f"control_exact_{mean}"])),
+            ("control: worst case", _percent(numbers[f"control_worst_{mean}"])),
             (
-                "validation mAP, control's",
-                f"{_percent(numbers['validation_map'])}, {_percent(numbers['control_validation_map'])}",
+                f"validation {words}, control's",
+                ", ".join(_percent(numbers[f"{of}validation_{mean}"]) for of in ("", "control_")),
             ),
             (
                 "worst case over control's" + ("" if found["matched"] else " (not matched)"),
                 _interval(numbers, "advantage"),
             ),
         ]
-        if "zero_step_map" in numbers:
+        if f"zero_step_{mean}" in numbers:
             rows.append(
-                ("zero-step control: its attack by the RULE's gradient", _percent(numbers["zero_step_map"]))
+                (
+                    "zero-step control: its attack by the RULE's gradient",
+                    _percent(numbers[f"zero_step_{mean}"]),
+                )
             )
     settings = f"{numbers.get('queries', 0)} queries, epsilon {255 * audit.config['epsilon']:g}/255"
     return Table(
@@ -222,38 +233,41 @@ def _headline(audit: Folder, found: dict[str, Any]) -> Table:
 
 def _attacks(found: dict[str, Any]) -> Table:
     """The attacks on the audited run, and beside each the same attack on the control."""
+    measure = MEASURES[found.get("task", "hashing")]
     twins = {row["part"].removeprefix(_CONTROL): row for row in found["attacks"] if row["on_control"]}
     rows = tuple(
         (
             row["part"],
             _ACCESS[row["access"]],
             f"{255 * row['epsilon']:g}/255",
-            _outcome(row),
-            _percent(row.get("theory_map")),
-            *((_outcome(twins[row["part"]]) if row["part"] in twins else "",) if twins else ()),
+            _outcome(row, measure),
+            _percent(row.get(f"theory_{measure.mean}")),
+            *((_outcome(twins[row["part"]], measure) if row["part"] in twins else "",) if twins else ()),
             _count(row.get("gradient_evaluations")),
             _count(row.get("model_queries")),
         )
         for row in found["attacks"]
         if not row["on_control"]
     )
-    beside = ("control's mAP",) if twins else ()
+    beside = (f"control's {measure.words}",) if twins else ()
     heads = (
         "attack",
         "attacker's gradient",
         "epsilon",
-        "mAP",
+        measure.words,
         "theory",
         *beside,
         "gradients",
         "model queries",
     )
     note = "Gradients and model queries: an image, of the run."
-    return Table(title="Attacks: mAP in percent", columns=heads, rows=rows, words=2, notes=(note,))
+    return Table(
+        title=f"Attacks: {measure.words} in percent", columns=heads, rows=rows, words=2, notes=(note,)
+    )
 
 
-def _outcome(row: dict[str, Any]) -> str:
-    return "failed" if row["error"] else _percent(row.get("map"))
+def _outcome(row: dict[str, Any], measure: Measure) -> str:
+    return "failed" if row["error"] else _percent(row.get(measure.mean))
 
 
 def _depth(layers: Sequence[dict[str, Any]]) -> Table:
@@ -272,6 +286,15 @@ def _depth(layers: Sequence[dict[str, Any]]) -> Table:
         ),
         words=1,
     )
+
+
+def _named(row: Any, kind: str) -> str:
+    """The column of one of an audit's numbers: `worst_map`, of a classifier `worst_accuracy`."""
+    return f"{kind}_{MEASURES[row['task']].mean}"
+
+
+def _words(frame: pd.DataFrame) -> str:
+    return " or ".join(MEASURES[task].words for task in dict.fromkeys(frame["task"]))
 
 
 def _budget(row: Any) -> str:

@@ -47,7 +47,7 @@ def map_against_epsilon(frame: pd.DataFrame, path: Path, *, also: Sequence[str] 
 
 def _draw_epsilons(axis: Axes, panel: pd.DataFrame) -> None:
     first = panel.iloc[0]
-    metric = "t_map" if first["goal"] == "targeted" and panel["t_map"].notna().any() else "map"
+    metric = labels.score_of(first)
     clean = f"clean_{metric}"
     wanted = [metric, f"{metric}_low", f"{metric}_high", clean, f"theory_{metric}", f"chance_{metric}"]
     summary = summarise(panel, [*_PANEL, *_LINE, "epsilon"], [m for m in wanted if m in panel.columns])
@@ -75,7 +75,7 @@ def _draw_epsilons(axis: Axes, panel: pd.DataFrame) -> None:
     axis.set_xticks(epsilons, [f"{e:.3g}" for e in epsilons])
     note = "band: " + ", ".join(sorted(spreads))
     by_rule = panel["gradient"].map(labels.is_rule_gradient)
-    alone = sorted(set(panel.loc[by_rule & panel["exact_map"].isna(), "rule"]))
+    alone = sorted(set(panel.loc[by_rule & panel[f"exact_{metric.removeprefix('t_')}"].isna(), "rule"]))
     if alone:
         note += f"\nexact gradient not run: {', '.join(alone)}"
     axis.text(0.98, 0.98, note, transform=axis.transAxes, ha="right", va="top", fontsize=7.5, color="0.35")
@@ -179,7 +179,8 @@ def _draw_gaps(axis: Axes, panel: pd.DataFrame) -> None:
     axis.axhline(0, color="0.2", linewidth=1)
     axis.set_xticks(range(len(epsilons)), [labels.epsilon(e) for e in epsilons])
     axis.set_xlabel("epsilon")
-    axis.set_ylabel("masking gap (points of mAP, %)\nrule - exact gradient")
+    score = labels.name(labels.score_of(panel.iloc[0]))
+    axis.set_ylabel(f"masking gap (points of {score}, %)\nrule - exact gradient")
     covers = {
         "standard deviation over seeds" if n > 1 else "paired 95% over queries" for n in summary["seeds"]
     }
@@ -200,7 +201,7 @@ def _whiskers(group: pd.DataFrame) -> Any:
 def training_curves(
     history: pd.DataFrame, alignment: pd.DataFrame | None, path: Path, *, also: Sequence[str] = ()
 ) -> list[Path]:
-    """A run's loss and validation mAP by epoch and, where its rule has feedback weights, the angle of
+    """A run's loss and validation score by epoch and, where its rule has feedback weights, the angle of
     each layer's feedback to its weights and the ratio of their norms.
 
     Raises:
@@ -209,11 +210,12 @@ def training_curves(
     if history.empty:
         raise InputError("the training history has no epoch: let `hashrobust finetune` run for at least one")
     aligned = alignment is not None and not alignment.empty
+    score = "validation_accuracy" if "validation_accuracy" in history.columns else "validation_map"
     figure, axes = _grid(4 if aligned else 2, width=4.6, height=3.2, columns=2)
     whole: Row = {"marker": "o", "markersize": 3, "color": "#0072B2"}
     for axis, column, head, factor in (
         (axes[0], "loss", "training loss", 1),
-        (axes[1], "validation_map", "validation mAP (%)", 100),
+        (axes[1], score, labels.heading(score), 100),
     ):
         if column in history.columns:
             axis.plot(history["epoch"], factor * history[column].astype(float), **whole)
@@ -260,8 +262,7 @@ def _panels(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 def _panel_title(row: Any) -> str:
     attack = row["attack"] if row["preset"] == "default" else f"{row['attack']} ({row['preset']})"
-    setting = f"{row['dataset']}, {row['backbone']}, {row['objective']}, {row['bits']} bits"
-    return f"{attack}, {row['goal']}\n{setting}"
+    return f"{attack}, {row['goal']}\n{labels.what_of(row)}"
 
 
 def _grid(count: int, *, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:

@@ -13,16 +13,14 @@ from typing import Any
 import pandas as pd
 
 from hashrobust.reports import labels
-from hashrobust.reports.summary import GROUP_BY, records, summarise
+from hashrobust.reports.summary import GROUP_BY, by_task, records, summarise
 
 MASKING = 0.02
 """Difference of mAP by rule and by exact gradient above which the difference is called masking."""
 
 _BLOCK = ("dataset", "backbone", "bits", "objective")
-_METRICS = (
-    *("clean_map", "map", "chance_map", "exact_map"),
-    *("masking_gap", "masking_gap_low", "masking_gap_high"),
-)
+_KINDS = ("clean_", "", "chance_", "exact_")
+_GAPS = ("masking_gap", "masking_gap_low", "masking_gap_high")
 _OF_ATTACKS = ("params.", "attack_", "queries", "steps")
 
 Row = Mapping[str, Any]
@@ -33,12 +31,17 @@ def findings(frame: pd.DataFrame) -> list[str]:
     at the largest epsilon that was attacked; none without non-targeted attacks.
     """
     chosen = frame[(frame["attack"] != "none") & (frame["goal"] == "non-targeted")]
-    if chosen.empty:
-        return []
     chosen.attrs = dict(frame.attrs)
-    summary = summarise(
-        chosen.reindex(columns=list(dict.fromkeys([*chosen.columns, *_METRICS]))), None, _METRICS
-    )
+    return [paragraph for part in by_task(chosen) if len(part) for paragraph in _of_task(part)]
+
+
+def _of_task(chosen: pd.DataFrame) -> list[str]:
+    score = labels.score_of({"task": "hashing"} | records(chosen)[0] | {"goal": "non-targeted"})
+    metrics = [*(kind + score for kind in _KINDS), *_GAPS]
+    attrs = dict(chosen.attrs)
+    chosen = chosen.reindex(columns=list(dict.fromkeys([*chosen.columns, *metrics])))
+    chosen.attrs = attrs
+    summary = summarise(chosen, None, metrics)
     columns = [str(c) for c in summary.columns]
     extra = [c for c in columns[: columns.index("seeds")] if c not in GROUP_BY]
     block = [*_BLOCK, *(c for c in extra if not c.startswith(_OF_ATTACKS))]
@@ -47,18 +50,18 @@ def findings(frame: pd.DataFrame) -> list[str]:
         return [labels.sort_key(c, row[c]) for c in block]
 
     grouped = groupby(sorted(records(summary), key=key), key)
-    return [_paragraph(list(rows), block) for _, rows in grouped]
+    return [_paragraph(list(rows), block, score) for _, rows in grouped]
 
 
-def _paragraph(rows: Sequence[Row], block: Sequence[str]) -> str:
+def _paragraph(rows: Sequence[Row], block: Sequence[str], score: str) -> str:
     epsilon = max(row["epsilon"] for row in rows)
     rows = [row for row in rows if row["epsilon"] == epsilon]
     exact = [row for row in rows if row["gradient"] == "exact"]
-    by_rule = [row for row in rows if _says_something(row)]
-    names = [_setting(column, rows[0][column]) for column in block]
+    by_rule = [row for row in rows if _says_something(row, score)]
+    names = [_setting(column, rows[0][column]) for column in block if not labels.is_missing(rows[0][column])]
     sentences = [f"{', '.join(names)}, at epsilon {labels.epsilon(epsilon)}."]
-    sentences += [_exact(exact)] if exact else []
-    sentences += [_gap(row) for row in _weakest(by_rule)]
+    sentences += [_exact(exact, score)] if exact else []
+    sentences += [_gap(row, score) for row in _weakest(by_rule, score)]
     if len({_label(row) for row in exact}) > 1 and max(row["seeds"] for row in rows) == 1:
         sentences.append("One seed: a difference of a few points between rules may be chance.")
     return " ".join(sentences)
@@ -71,19 +74,19 @@ def _setting(column: str, value: Any) -> str:
     return shown if column in _BLOCK else f"{labels.name(column)} {shown}"
 
 
-def _says_something(row: Row) -> bool:
+def _says_something(row: Row, score: str) -> bool:
     """Whether a row went by a rule's feedback that differs from the derivative, with its exact twin."""
     own_backpropagation = row["gradient"] == "rule" and row["rule"] == "bp"
-    known = not labels.is_missing(row["exact_map"]) and not labels.is_missing(row["map"])
+    known = not labels.is_missing(row[f"exact_{score}"]) and not labels.is_missing(row[score])
     return labels.is_rule_gradient(row["gradient"]) and known and not own_backpropagation
 
 
-def _weakest(rows: Sequence[Row]) -> list[Row]:
-    """Of each rule and gradient the attack that leaves the least mAP, in the rows' order of rules."""
+def _weakest(rows: Sequence[Row], score: str) -> list[Row]:
+    """Of each rule and gradient the attack that leaves the least, in the rows' order of rules."""
     lowest: dict[tuple[str, str], Row] = {}
     for row in rows:
         key = (_label(row), row["gradient"])
-        if key not in lowest or row["map"] < lowest[key]["map"]:
+        if key not in lowest or row[score] < lowest[key][score]:
             lowest[key] = row
     return sorted(lowest.values(), key=lambda row: labels.sort_key("rule", row["rule"]))
 
@@ -92,25 +95,26 @@ def _label(row: Row) -> str:
     return labels.rule_of(row)
 
 
-def _exact(rows: Sequence[Row]) -> str:
+def _exact(rows: Sequence[Row], score: str) -> str:
     left = [
-        f"{_label(row)} {_percent(row['map'])} of {_percent(row['clean_map'])} ({row['attack']})"
-        for row in _weakest(rows)
+        f"{_label(row)} {_percent(row[score])} of {_percent(row[f'clean_{score}'])} ({row['attack']})"
+        for row in _weakest(rows, score)
     ]
-    chance = _percent(rows[0]["chance_map"])
-    return f"The strongest attack by the exact gradient leaves mAP {', '.join(left)}; chance is {chance}."
+    chance, words = _percent(rows[0][f"chance_{score}"]), labels.name(score)
+    return f"The strongest attack by the exact gradient leaves {words} {', '.join(left)}; chance is {chance}."
 
 
-def _gap(row: Row) -> str:
+def _gap(row: Row, score: str) -> str:
     feedback = row["gradient"].partition(":")[2]
-    control = bool(feedback) and row["rule"] == "bp"
+    control = bool(feedback) and row["rule"] in ("bp", labels.PRETRAINED)
     who = f"{_label(row)} through {feedback} feedback" if feedback else _label(row)
     if control:
         who += ", which never trained it"
     left = (
-        f"{who}: {_percent(row['map'])} by the rule's gradient, {_percent(row['exact_map'])} by the exact one"
+        f"{who}: {_percent(row[score])} by the rule's gradient, "
+        f"{_percent(row[f'exact_{score}'])} by the exact one"
     )
-    gap, low = row["map"] - row["exact_map"], row["masking_gap_low"]
+    gap, low = row[score] - row[f"exact_{score}"], row["masking_gap_low"]
     if gap <= MASKING or (not labels.is_missing(low) and low <= 0):
         return f"{left}: no masking to speak of ({row['attack']})."
     interval = (

@@ -13,24 +13,40 @@ import pandas as pd
 
 from hashrobust.errors import StoreError
 from hashrobust.experiments import store
+from hashrobust.experiments.measures import MEASURES
 from hashrobust.experiments.store import Folder
 from hashrobust.metrics import paired_bootstrap_interval
 from hashrobust.reports import labels
 from hashrobust.reports.audit_attacks import AUDIT, PART, membership
 
 LEADING = (
-    *("run", "dataset", "backbone", "objective", "bits", "rule", "feedback_scale", "defence", "weights"),
+    *(
+        "run",
+        "task",
+        "dataset",
+        "backbone",
+        "objective",
+        "bits",
+        "rule",
+        "feedback_scale",
+        "defence",
+        "weights",
+    ),
     *("seed", "attack", "preset", "goal", "epsilon", "gradient", "queries", "steps"),
     *("clean_map", "map", "map_low", "map_high", "exact_map", "masking_gap", "masking_gap_low"),
     *("masking_gap_high", "theory_map", "chance_map", "t_map", "exact_t_map"),
 )
+CLASSIFICATION = (
+    *("clean_accuracy", "accuracy", "accuracy_low", "accuracy_high", "exact_accuracy", "theory_accuracy"),
+    "chance_accuracy",
+)
 """The columns that every results frame begins with."""
 
-EXACT_TWINS = ("map", "t_map", "map_at_k", "map_8bit")
+EXACT_TWINS = ("map", "t_map", "map_at_k", "map_8bit", "accuracy", "accuracy_8bit")
 """Metrics whose exact-gradient value stands beside them, as `exact_<metric>`."""
 
 SORT_BY = (
-    *("dataset", "backbone", "objective", "bits", "rule", "feedback_scale", "defence", "seed"),
+    *("task", "dataset", "backbone", "objective", "bits", "rule", "feedback_scale", "defence", "seed"),
     *("attack", "preset", "epsilon", "gradient", "run", "folder"),
 )
 _EXECUTION = {"attack_batch_size", "attack_threads"}
@@ -70,14 +86,13 @@ def results_frame(results: Path) -> pd.DataFrame:
     pretrained = 0
     runs = store.list_runs(results)
     for run in runs:
-        config = run.config
-        if config.get("task") == "pretrain":
+        if run.config.get("task") == "pretrain" and not run.classifies:
             pretrained += 1
             continue
-        run_settings = {"run": run.name, **_run_settings(config)}
+        run_settings = {"run": run.name, **_run_settings(run)}
         attacks = run.attacks()
         for folder, read in [(run, _evaluation), *((attack, _attack) for attack in attacks)]:
-            if folder.has("metrics.json"):
+            if folder.has(_evaluated(run) if folder is run else "metrics.json"):
                 records.append(read(folder, run_settings))
             elif folder is not run or not any(attack.has("metrics.json") for attack in attacks):
                 unfinished.append(str(folder.path.relative_to(run.path.parent)))
@@ -99,16 +114,29 @@ def _nothing(results: Path, unfinished: Sequence[str], pretrained: int) -> str:
     return f"'{results}' holds {found}: make one to report on with `hashrobust finetune`, then `evaluate`"
 
 
-def _run_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluated(run: Folder) -> str:
+    return "accuracy.json" if run.classifies else "metrics.json"
+
+
+def _run_settings(run: Folder) -> dict[str, Any]:
+    config = run.config
     settings = {"defence": "none"} | _flat({k: v for k, v in config.items() if k not in ("format", "task")})
+    if run.classifies:
+        settings |= {"task": "classification", "objective": "cross-entropy"}
+        if config["task"] == "pretrain":
+            settings |= {"rule": labels.PRETRAINED, "feedback_scale": "xavier"}
+    else:
+        settings |= {"task": "hashing"}
     # Each seed may start from a pre-trained run of its own; the digest still tells them apart.
     weights = str(settings.get("weights", "none"))
     return settings | {"weights": re.sub(r"-s\d+-[0-9a-f]{8}/?$", "", weights)}
 
 
 def _evaluation(run: Folder, run_settings: Mapping[str, Any]) -> _Record:
-    metrics = _numbers(run.read_json("metrics.json", made_by="evaluate"))
-    clean = {f"clean_{m}": metrics[m] for m in ("map", "map_low", "map_high", "map_at_k") if m in metrics}
+    metrics = _numbers(run.read_json(_evaluated(run), made_by="evaluate"))
+    mean = MEASURES[run_settings["task"]].mean
+    names = (mean, f"{mean}_low", f"{mean}_high", f"{mean}_at_k")
+    clean = {f"clean_{name}": metrics[name] for name in names if name in metrics}
     settings = {**run_settings, **_UNATTACKED, "folder": run.name, "queries": metrics.get("queries")}
     return _Record(run, settings, metrics | clean)
 
@@ -154,26 +182,31 @@ def _add_gaps(records: Sequence[_Record]) -> None:
     # Where the model's own feedback and controls share a twin, the twin carries its own gap.
     for record in sorted(attackers, key=lambda r: r.settings["gradient"], reverse=True):
         twin = exact.get(record.twin_key)
-        if twin is None or "map" not in record.metrics or "map" not in twin.metrics:
+        measure = MEASURES[record.settings["task"]]
+        mean = measure.mean
+        if twin is None or mean not in record.metrics or mean not in twin.metrics:
             continue
         for metric in EXACT_TWINS:
             if metric in twin.metrics:
                 record.metrics[f"exact_{metric}"] = twin.metrics[metric]
-        gap = {"masking_gap": record.metrics["map"] - twin.metrics["map"]} | _gap_interval(record, twin)
+        gap = {"masking_gap": record.metrics[mean] - twin.metrics[mean]}
+        gap |= _gap_interval(record, twin, measure.score)
         record.metrics.update(gap)
         twin.metrics.update(gap)
     for twin in exact.values():
         twin.metrics.update({f"exact_{m}": twin.metrics[m] for m in EXACT_TWINS if m in twin.metrics})
 
 
-def _gap_interval(rule: _Record, exact: _Record) -> dict[str, float]:
+def _gap_interval(rule: _Record, exact: _Record, score: str) -> dict[str, float]:
     if not (rule.folder.has("queries.parquet") and exact.folder.has("queries.parquet")):
         return {}
     tables = [r.folder.read_table("queries.parquet", made_by="attack") for r in (rule, exact)]
     paired = tables[0].merge(tables[1], on="query_id", suffixes=("_rule", "_exact"))
     if len(paired) < 2:
         return {}
-    low, high = paired_bootstrap_interval(paired["ap_rule"].to_numpy(), paired["ap_exact"].to_numpy())
+    low, high = paired_bootstrap_interval(
+        paired[f"{score}_rule"].to_numpy(), paired[f"{score}_exact"].to_numpy()
+    )
     return {"masking_gap_low": low, "masking_gap_high": high}
 
 
@@ -197,5 +230,7 @@ def _assemble(records: Sequence[_Record], audits: Mapping[str, Mapping[str, str]
 
 
 def _order(settings: set[str], metrics: set[str]) -> list[str]:
-    rest = [*sorted(settings - set(LEADING)), *sorted(metrics - set(LEADING)), AUDIT, PART, "folder"]
+    own = [name for name in CLASSIFICATION if name in metrics]
+    leading = {*LEADING, *own}
+    rest = [*own, *sorted(settings - leading), *sorted(metrics - leading), AUDIT, PART, "folder"]
     return [*LEADING, *rest]

@@ -6,12 +6,16 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-RULES = ("bp", "fa", "dfa", "usf", "brsf", "frsf")
+PRETRAINED = "pretrained"
+"""Stands for the rule of a network before any fine-tuning."""
+
+RULES = (PRETRAINED, "bp", "fa", "dfa", "usf", "brsf", "frsf")
 """The order of rules in tables and figures; others follow by name."""
 
 MISSING = "—"
 
 _NAMES = {
+    "accuracy_8bit": "accuracy, 8-bit images",
     "map": "mAP",
     "map_at_k": "mAP@k",
     "map_8bit": "mAP, 8-bit images",
@@ -24,6 +28,7 @@ _NAMES = {
     "chance_map": "chance mAP",
     "chance_map_at_k": "chance mAP@k",
     "chance_t_map": "chance t-mAP",
+    "validation_map": "validation mAP",
     "masking_gap": "masking gap, rule - exact",
     "linf_max": "L-infinity, max",
     "l2_mean": "L2, mean",
@@ -31,8 +36,22 @@ _NAMES = {
     "psnr_mean": "PSNR, mean (dB)",
     "ssim_mean": "SSIM, mean",
 }
-_FRACTIONS = {"map", "ap", "precision", "recall", "share", "gap"}
+_FRACTIONS = {"map", "ap", "accuracy", "correct", "precision", "recall", "share", "gap"}
 _FREE_OF_GRADIENT = {"clean", "theory", "chance"}
+
+
+def score_of(row: Any) -> str:
+    """What a row of results is measured by: `map`, of targeted attacks `t_map`, of classifiers `accuracy`."""
+    if row.get("task") == "classification":
+        return "accuracy"
+    targeted = row.get("goal", "targeted") == "targeted" and not is_missing(row.get("t_map"))
+    return "t_map" if targeted else "map"
+
+
+def what_of(row: Any) -> str:
+    """Data, backbone and task of a row of results: `digits, lenet, dpsh, 32 bits`."""
+    bits = "" if is_missing(row.get("bits")) else f", {setting('bits', row['bits'])} bits"
+    return f"{row['dataset']}, {row['backbone']}, {row['objective']}{bits}"
 
 
 def is_fraction(metric: str) -> bool:

@@ -15,10 +15,9 @@ from hashrobust.errors import InputError, StoreError
 from hashrobust.reports.style import IRRELEVANT, RELEVANT, save, styled
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
-_EXAMPLE_ARRAYS = (
-    *("clean", "adversarial", "retrieved_clean", "retrieved_adversarial"),
-    *("relevant_clean", "relevant_adversarial", "labels"),
-)
+_EXAMPLE_ARRAYS = ("clean", "adversarial", "labels")
+_RETRIEVED = ("retrieved_clean", "retrieved_adversarial", "relevant_clean", "relevant_adversarial")
+_PREDICTED = ("predicted_clean", "predicted_adversarial")
 _CELL = 1.15
 _MARGIN = 0.05
 _ABOVE: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8}
@@ -30,44 +29,76 @@ def attack_examples(
     npz: Path, path: Path, *, limit: int = 8, title: str = "", also: Sequence[str] = ()
 ) -> list[Path]:
     """A row an example: clean image, adversarial image, their difference magnified, and what each of
-    the two retrieves first; relevant results have a green frame and a tick, others red and a cross.
+    the two retrieves first, or which class it is given; green with a tick where relevant or right, else red.
 
     Raises:
         StoreError: the file is missing, damaged, or lacks an array.
     """
     arrays = {name: array[:limit] for name, array in _load(npz).items()}
-    count, shown = len(arrays["clean"]), min(5, arrays["retrieved_clean"].shape[1])
-    difference = arrays["adversarial"].astype(int) - arrays["clean"].astype(int)
-    factor = int(max(1, 127 // max(1, np.abs(difference).max())))
-    magnified = np.clip(128 + factor * difference, 0, 255).astype(np.uint8)
-    images = [arrays["clean"], arrays["adversarial"], magnified]
-    heads = ["clean", "adversarial", f"difference\nx{factor}, grey: none"]
-    # Gaps set the two lists of results apart.
-    clean_start, adversarial_start = 3.25, 3.5 + shown
-    width = adversarial_start + shown
+    classes = "predicted_clean" in arrays
+    shown = 0 if classes else min(5, arrays["retrieved_clean"].shape[1])
+    count = len(arrays["clean"])
+    starts = {"clean": 3.25, "adversarial": 3.5 + shown}
+    width = 6.6 if classes else starts["adversarial"] + shown
     figure = Figure(figsize=(_CELL * width + 0.5, _CELL * count + 1.2), layout="constrained")
     # All in one: an axis for each of some hundred small images would take ten times as long.
     axis = figure.add_subplot()
-    for row in range(count):
-        axis.text(-0.05, row + 0.5, _short(str(arrays["labels"][row])), **_SIDEWAYS)
-        for column, stack in enumerate(images):
-            _place(axis, stack[row], column, row)
-        for kind, start in (("clean", clean_start), ("adversarial", adversarial_start)):
-            for rank in range(shown):
-                _place(axis, arrays[f"retrieved_{kind}"][row, rank], start + rank, row)
-                _mark(axis, bool(arrays[f"relevant_{kind}"][row, rank]), start + rank, row)
-    for column, head in enumerate(heads):
-        axis.text(column + 0.5, -0.05, head, **_ABOVE)
-    for kind, start in (("clean", clean_start), ("adversarial", adversarial_start)):
-        for rank in range(shown):
-            head = f"{kind}\nretrieves #{rank + 1}" if rank == 0 else f"#{rank + 1}"
-            axis.text(start + rank + 0.5, -0.05, head, **_ABOVE)
+    _draw_changes(axis, arrays)
+    if classes:
+        _draw_predictions(axis, arrays)
+    else:
+        _draw_results(axis, arrays, starts, shown)
+        figure.supxlabel("✓ green frame: relevant      ✗ red frame: not relevant", fontsize=9)
     axis.set(xlim=(-0.1, width), ylim=(count, -0.1), aspect="equal")
     axis.axis("off")
     if title:
         figure.suptitle(title, fontsize=10)
-    figure.supxlabel("✓ green frame: relevant      ✗ red frame: not relevant", fontsize=9)
     return save(figure, path, also)
+
+
+def _draw_changes(axis: Axes, arrays: dict[str, Any]) -> None:
+    """Clean image, adversarial image and their difference magnified, a row an example."""
+    difference = arrays["adversarial"].astype(int) - arrays["clean"].astype(int)
+    factor = int(max(1, 127 // max(1, np.abs(difference).max())))
+    magnified = np.clip(128 + factor * difference, 0, 255).astype(np.uint8)
+    columns = {
+        "clean": arrays["clean"],
+        "adversarial": arrays["adversarial"],
+        f"difference\nx{factor}, grey: none": magnified,
+    }
+    for row, label in enumerate(arrays["labels"]):
+        axis.text(-0.05, row + 0.5, _short(str(label)), **_SIDEWAYS)
+        for column, stack in enumerate(columns.values()):
+            _place(axis, stack[row], column, row)
+    for column, head in enumerate(columns):
+        axis.text(column + 0.5, -0.05, head, **_ABOVE)
+
+
+def _draw_results(axis: Axes, arrays: dict[str, Any], starts: dict[str, float], shown: int) -> None:
+    """What the clean and the adversarial image retrieve first, marked by relevance; gaps set the lists apart."""
+    for kind, start in starts.items():
+        for rank in range(shown):
+            head = f"{kind}\nretrieves #{rank + 1}" if rank == 0 else f"#{rank + 1}"
+            axis.text(start + rank + 0.5, -0.05, head, **_ABOVE)
+            for row in range(len(arrays["clean"])):
+                _place(axis, arrays[f"retrieved_{kind}"][row, rank], start + rank, row)
+                _mark(axis, bool(arrays[f"relevant_{kind}"][row, rank]), start + rank, row)
+
+
+def _draw_predictions(axis: Axes, arrays: dict[str, Any]) -> None:
+    """The classes that the clean and the adversarial image are given, green where right."""
+    for row, label in enumerate(arrays["labels"]):
+        for line, kind in enumerate(("clean", "adversarial")):
+            given = str(arrays[f"predicted_{kind}"][row])
+            right = given == str(label)
+            axis.text(
+                3.2,
+                row + 0.35 + 0.35 * line,
+                f"{kind}: {_short(given)} {'✓' if right else '✗'}",
+                color=RELEVANT if right else IRRELEVANT,
+                va="center",
+                fontsize=9,
+            )
 
 
 @styled
@@ -115,7 +146,8 @@ def search_picture(
 def _load(npz: Path) -> dict[str, Any]:
     try:
         with np.load(npz, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _EXAMPLE_ARRAYS}
+            answers = _PREDICTED if _PREDICTED[0] in file.files else _RETRIEVED
+            arrays = {name: file[name] for name in (*_EXAMPLE_ARRAYS, *answers)}
     except FileNotFoundError:
         raise StoreError(f"'{npz}' does not exist: run `hashrobust attack` first") from None
     except (OSError, ValueError, KeyError, EOFError) as error:

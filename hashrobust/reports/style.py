@@ -14,6 +14,7 @@ from hashrobust.experiments import store
 
 DPI = 150
 RULE_COLOURS = {
+    "pretrained": "#777777",
     "bp": "#000000",
     "fa": "#CC79A7",
     "dfa": "#8C6D31",

@@ -90,16 +90,27 @@ def with_exact_twins(frame: pd.DataFrame) -> pd.DataFrame:
         labels.is_rule_gradient(row["gradient"]) and tuple(row[k] for k in key) not in there
         for row in records(frame)
     ]
-    twins = frame[pd.Series(alone, index=frame.index) & frame["exact_map"].notna()].copy()
+    brought = [name for name in ("exact_map", "exact_accuracy") if name in frame.columns]
+    twins = frame[pd.Series(alone, index=frame.index) & frame[brought].notna().any(axis=1)].copy()
     if twins.empty:
         return frame
-    for metric in (column for column in ("map", "t_map") if column in frame.columns):
+    for metric in (column for column in ("map", "t_map", "accuracy") if column in frame.columns):
         twins[[f"{metric}_low", f"{metric}_high"]] = float("nan")
         twins[metric] = twins[f"exact_{metric}"]
     twins["gradient"] = "exact"
     both = pd.concat([frame, twins.drop_duplicates(key)], ignore_index=True)
     both.attrs = dict(frame.attrs)
     return both
+
+
+def by_task(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """The frame's rows of each task, which are measured differently."""
+    if "task" not in frame.columns:
+        return [frame]
+    parts = [part for _, part in frame.groupby("task", sort=False)]
+    for part in parts:
+        part.attrs = dict(frame.attrs)
+    return parts
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

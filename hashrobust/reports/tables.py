@@ -103,7 +103,7 @@ def paper_table(frame: pd.DataFrame) -> list[Table]:
 
 def _paper_block(block: pd.DataFrame, blocks: Sequence[str]) -> Table:
     first = block.iloc[0]
-    metric = "t_map" if first["goal"] == "targeted" and block["t_map"].notna().any() else "map"
+    metric = labels.score_of(first)
     metrics = [f"clean_{metric}", metric, f"theory_{metric}", f"chance_{metric}"]
     attrs = dict(block.attrs)
     block = block.reindex(columns=list(dict.fromkeys([*block.columns, *metrics])))
@@ -119,10 +119,8 @@ def _paper_block(block: pd.DataFrame, blocks: Sequence[str]) -> Table:
             cells += _metric_cells(pair, name)
         rows.append((*cells, _seeds(pair)))
     heads = [head for name in metrics for head in _metric_heads(name)]
-    title = (
-        f"{first['attack']} (preset {first['preset']}), {first['goal']}: "
-        f"{first['dataset']}, {first['backbone']}, {first['bits']} bits"
-    )
+    what = ", ".join([first["dataset"], first["backbone"], *_bits(first)])
+    title = f"{first['attack']} (preset {first['preset']}), {first['goal']}: {what}"
     columns = (*(labels.name(k) for k in shown), *heads, "seeds")
     notes = (*_notes(paired), _SCALE_NOTE)
     return Table(title, columns, tuple(rows), len(shown), notes)
@@ -144,7 +142,7 @@ def attack_table(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Table:
         if k in keys and (k in ("attack", "epsilon") or len({_setting(pair, k) for pair in paired}) > 1)
     ]
     both = any(pair.rule is not None for pair in paired)
-    scored = [_score(pair.row) for pair in paired]
+    scored = [labels.score_of(pair.row) for pair in paired]
     mixed = len(set(scored)) > 1
     body = []
     for pair, metric in zip(paired, scored, strict=True):
@@ -166,9 +164,8 @@ def attack_table(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> Table:
     return Table(title, columns, tuple(body), len(shown) + len(score), notes)
 
 
-def _score(row: Mapping[str, Any]) -> str:
-    """What an attack is measured by: mAP, or t-mAP where it has a target."""
-    return "map" if labels.is_missing(row.get("t_map")) else "t_map"
+def _bits(row: Any) -> list[str]:
+    return [] if labels.is_missing(row.get("bits")) else [f"{labels.setting('bits', row['bits'])} bits"]
 
 
 def _without_repeats(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hashrobust.errors import InputError
 from hashrobust.experiments import store
+from hashrobust.experiments.measures import MEASURES
 from hashrobust.experiments.store import Folder
 from hashrobust.registry import did_you_mean
 from hashrobust.reports import labels
@@ -17,9 +18,10 @@ from hashrobust.reports.audits import audit_bars, audits_frame, audits_table
 from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, training_curves
 from hashrobust.reports.filters import filter_frame
 from hashrobust.reports.findings import findings
-from hashrobust.reports.formats import to_latex, to_markdown, write_frame, write_text
+from hashrobust.reports.formats import Table, to_latex, to_markdown, write_frame, write_text
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.pictures import attack_examples
+from hashrobust.reports.summary import by_task
 from hashrobust.reports.tables import paper_table, summary_table
 from hashrobust.reports.worst_case import worst_case_frame, worst_case_tables, worst_cases
 
@@ -36,7 +38,7 @@ def write_report(
     output: Path,
     *,
     group_by: Sequence[str] | None = None,
-    metric: str = "map",
+    metric: str | None = None,
     filters: Sequence[str] = (),
     formats: Sequence[str] = DEFAULT_FORMATS,
 ) -> list[Path]:
@@ -54,7 +56,7 @@ def write_report(
             raise InputError(f"unknown report format '{name}': {did_you_mean(name, list(FORMATS))}")
     whole = filter_frame(results_frame(results), filters)
     frame, of_audits = without_audits(whole)
-    summary = summary_table(frame, group_by, shown_metrics(frame, metric))
+    summaries = summary_tables(frame, group_by, metric)
     attacked = bool((frame["attack"] != "none").any())
     papers = paper_table(frame) if attacked else []
     written = [
@@ -71,7 +73,13 @@ def write_report(
     written += figures
     if "md" in formats:
         shown = [path.relative_to(output).as_posix() for path in figures if path.suffix == ".png"]
-        page = [_heading(whole, filters), *of_audits, to_markdown(summary), *findings(frame), *left_out]
+        page = [
+            _heading(whole, filters),
+            *of_audits,
+            *map(to_markdown, summaries),
+            *findings(frame),
+            *left_out,
+        ]
         page += (
             ["Tables for a paper: [paper_table.md](paper_table.md)."]
             if papers
@@ -113,8 +121,22 @@ def _audits(results: Path, output: Path, formats: Sequence[str], kinds: Sequence
     return written
 
 
-def shown_metrics(frame: pd.DataFrame, metric: str) -> list[str]:
-    """The metric asked for, between what it is measured against."""
+def summary_tables(
+    frame: pd.DataFrame, group_by: Sequence[str] | None = None, metric: str | None = None
+) -> list[Table]:
+    """One table a task: the metric (None: the task's own) between what it is measured against.
+
+    Raises:
+        InputError: see `summary_table`.
+    """
+    tables = []
+    for part in by_task(frame):
+        own = metric or MEASURES[part["task"].iloc[0]].mean
+        tables.append(summary_table(part, group_by, _shown_metrics(part, own)))
+    return tables
+
+
+def _shown_metrics(frame: pd.DataFrame, metric: str) -> list[str]:
     targeted = ["t_map"] if metric == "map" else []
     beside = [f"clean_{metric}", metric, "masking_gap", f"theory_{metric}", f"chance_{metric}", *targeted]
     return [m for m in beside if m == metric or (m in frame.columns and frame[m].notna().any())]
@@ -148,7 +170,7 @@ def _figures(
     if frame.loc[by_rule, "masking_gap"].notna().any():
         written += masking_gap_bars(frame, output / f"masking_gap{first}", also=also)
     runs = {run.name: run for run in store.list_runs(results) if run.name in set(frame["run"])}
-    trained = [run for run in runs.values() if run.has("history.csv")]
+    trained = [run for run in runs.values() if _was_trained(run)]
     examples = _with_examples(frame, runs)
     for what, found, draw in (
         ("training curves", trained, _draw_training),
@@ -175,6 +197,11 @@ def _draw_each(
         name = f"{parent}-{folder.name}" if parent else folder.name
         written += draw(folder, place / f"{name}{suffix}", also)
     return written
+
+
+def _was_trained(run: Folder) -> bool:
+    """For at least an epoch."""
+    return run.has("history.csv") and len(run.read_table("history.csv", made_by="finetune")) > 0
 
 
 def _draw_training(run: Folder, path: Path, also: Sequence[str]) -> list[Path]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hashrobust.datasets import RetrievalDataset, Split
+from hashrobust.datasets import ClassificationDataset, LabelledDataset, RetrievalDataset, Split
 from hashrobust.errors import InputError
 from hashrobust.metrics import leave_one_out_average_precision
 from hashrobust.models import Classifier, HashModel
@@ -20,7 +20,7 @@ from hashrobust.progress import Progress, Silent
 from hashrobust.seeding import key_seed
 from hashrobust.training.augmentation import augment
 from hashrobust.training.defences import Defence, build_defence
-from hashrobust.training.loop import Loop, Loss
+from hashrobust.training.loop import Loop
 from hashrobust.training.state import Checkpoints, TrainingResult, TrainingState
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "augment",
     "build_defence",
     "finetune",
+    "finetune_classifier",
     "objective_for",
     "pretrain",
     "validation_map",
@@ -113,7 +114,7 @@ def objective_for(
 
 def pretrain(
     model: Classifier,
-    data: RetrievalDataset,
+    data: LabelledDataset,
     *,
     options: TrainingOptions | None = None,
     checkpoints: Checkpoints | None = None,
@@ -123,31 +124,59 @@ def pretrain(
     """Train a classifier on the train split alone; in place, last epoch kept.
 
     Cross-entropy, or binary cross-entropy per class for multi-label data. No other split is seen,
-    so that hashing models that start from it have never met a query, validation or database image.
+    so that models that start from it have never met an image of another.
 
     Raises:
         InputError: an unknown option.
         TrainingError: the loss or a weight is not finite; the model holds the weights of the last good
             epoch, or those that it began with.
     """
-    options = _options(options, overrides)
-
-    def single_label(z: Tensor, labels: Tensor, step: int) -> Tensor:
-        return F.cross_entropy(z, labels.argmax(dim=1))
-
-    def multi_label(z: Tensor, labels: Tensor, step: int) -> Tensor:
-        return F.binary_cross_entropy_with_logits(z, labels.to(z.dtype))
-
-    loss: Loss = multi_label if data.multi_label else single_label
     return Loop(
         model,
-        loss,
+        _multi_label if data.multi_label else _single_label,
         data.train,
-        options,
+        _options(options, overrides),
         validate=None,
         checkpoints=checkpoints,
         progress=progress or Silent(),
     ).run()
+
+
+def finetune_classifier(
+    model: Classifier,
+    data: ClassificationDataset,
+    *,
+    options: TrainingOptions | None = None,
+    checkpoints: Checkpoints | None = None,
+    progress: Progress | None = None,
+    **overrides: Any,
+) -> TrainingResult:
+    """Train a classifier by whatever rule it was converted to, with cross-entropy; in place, best epoch kept.
+
+    The best epoch is the one with the highest validation accuracy; test images are never looked at.
+
+    Raises:
+        InputError: an unknown option.
+        TrainingError: see `finetune`.
+    """
+    return Loop(
+        model,
+        _single_label,
+        data.train,
+        _options(options, overrides),
+        validate=lambda: model.accuracy(data.validation),
+        score="validation_accuracy",
+        checkpoints=checkpoints,
+        progress=progress or Silent(),
+    ).run()
+
+
+def _single_label(z: Tensor, labels: Tensor, step: int) -> Tensor:
+    return F.cross_entropy(z, labels.argmax(dim=1))
+
+
+def _multi_label(z: Tensor, labels: Tensor, step: int) -> Tensor:
+    return F.binary_cross_entropy_with_logits(z, labels.to(z.dtype))
 
 
 def validation_map(model: HashModel, split: Split) -> float:

@@ -44,6 +44,7 @@ class Loop:
         *,
         defence: Defence | None = None,
         validate: Callable[[], float] | None,
+        score: str = "validation_map",
         checkpoints: Checkpoints | None,
         progress: Progress,
     ) -> None:
@@ -51,7 +52,8 @@ class Loop:
             raise InputError(f"the train split has {len(train)} images: training needs at least 2")
         self.model, self.loss, self.train, self.options = model, loss, train, options
         self.defence = defence
-        self.validate, self.checkpoints, self.progress = validate, checkpoints, progress
+        self.validate, self.score = validate, score
+        self.checkpoints, self.progress = checkpoints, progress
         self.optimizer = self._build_optimizer()
         # Pairs need two images, and so does BatchNorm: a last batch of one is left out.
         self.starts = range(0, len(train) - 1, options.batch_size)
@@ -171,13 +173,14 @@ class Loop:
         row: dict[str, Any] = {
             "epoch": state.epoch,
             "loss": loss,
-            "validation_map": score,
+            self.score: score,
             "learning_rate": rate,
         }
         state.history.append(row)
         if rule_of(self.model) != "bp":
             state.alignment.extend({"epoch": state.epoch, **asdict(layer)} for layer in alignment(self.model))
-        said = "" if score is None else f", validation mAP {100 * score:.2f}%"
+        name = self.score.replace("_map", " mAP").replace("_", " ")
+        said = "" if score is None else f", {name} {100 * score:.2f}%"
         self.progress.say(f"epoch {state.epoch}: loss {loss:.4f}{said}")
 
     def _tensors(self, best: dict[str, Tensor]) -> dict[str, Tensor]:

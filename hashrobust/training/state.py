@@ -44,8 +44,8 @@ class Checkpoints(Protocol):
 class TrainingResult:
     """What training leaves besides the model, which holds the weights of the best epoch.
 
-    `history` has a row an epoch: epoch, loss, validation_map (None without validation),
-    learning_rate. `alignment` has a row an epoch and layer: angle between feedback and forward
+    `history` has a row an epoch: epoch, loss, validation_map or validation_accuracy (None without
+    validation), learning_rate. `alignment` has a row an epoch and layer: angle between feedback and forward
     weights in degrees, and the ratio of their norms.
     """
 

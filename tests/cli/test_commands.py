@@ -38,7 +38,11 @@ def test_defaults_are_those_of_the_configuration(command, config):
     parameters = inspect.signature(command).parameters
     fields = {field.name for field in dataclasses.fields(config)}
     named = {name: parameters[name].default for name in fields & set(parameters)}
-    read = {"attack": lambda v: v[0], "gradient": lambda v: v[0], "epsilon": lambda v: v or 8 / 255}
+    read = {
+        "attack": lambda v: (v or ["center"])[0],
+        "gradient": lambda v: v[0],
+        "epsilon": lambda v: v or 8 / 255,
+    }
     assert {name: read.get(name, lambda v: v)(value) for name, value in named.items()} == {
         name: getattr(config, name) for name in named
     }
@@ -53,6 +57,8 @@ def test_defaults_are_those_of_the_configuration(command, config):
         "start_epsilons": "warm_start",
         "patience": "epochs",
         "schedule": "epochs",
+        "max_steps": "epochs",
+        "protocol": "task",
         "head_learning_rate_factor": "learning_rate",
     }
     for name in unnamed:

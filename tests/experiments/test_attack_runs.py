@@ -213,7 +213,7 @@ def test_a_forward_pass_that_the_rule_changes_is_an_error(run: Folder, small: An
     attack = build_attack("center", epsilon=EPSILON, steps=6)
     ready = bench.Bench.prepare(Subject.open(run, device="cpu", progress=Silent()), config, attack)
     wrong = -sign(ready.model.outputs(ready.batch(0, 4)))
-    with pytest.raises(HashRobustError, match="gives the same images other codes"):
+    with pytest.raises(HashRobustError, match="gives the same images other answers"):
         ready._check_forward(ready.batch(0, 4), wrong)
 
 

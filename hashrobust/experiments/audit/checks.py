@@ -120,7 +120,7 @@ def noise(
     )
 
 
-def more_work(base: Scores, more: Mapping[str, Scores]) -> Check:
+def more_work(base: Scores, more: Mapping[str, Scores], words: str = "mAP") -> Check:
     """The attack must have converged."""
     falls = {how: float(base.mean() - scores.mean()) for how, scores in more.items()}
     how = max(falls, key=lambda name: falls[name])
@@ -129,15 +129,17 @@ def more_work(base: Scores, more: Mapping[str, Scores]) -> Check:
         "twice the steps, more restarts",
         status,
         falls[how],
-        f"mAP falls by at most {MORE_WORK_GAIN:g}",
+        f"{words} falls by at most {MORE_WORK_GAIN:g}",
         "more work finds hardly more: the attack has converged"
         if status == PASS
-        else f"with {how} mAP still falls: take a larger budget, the number is an upper bound",
+        else f"with {how} {words} still falls: take a larger budget, the number is an upper bound",
     )
 
 
-def sweep(clean: float, by_epsilon: Mapping[float, float], theory: float) -> tuple[Check, Check]:
-    """mAP must fall with epsilon, and at 0.5 reach what the guide codes allow."""
+def sweep(
+    clean: float, by_epsilon: Mapping[float, float], theory: float, words: str = "mAP"
+) -> tuple[Check, Check]:
+    """The score must fall with epsilon, and at 0.5 reach what full success would."""
     epsilons = sorted(by_epsilon)
     values = [clean, *(by_epsilon[epsilon] for epsilon in epsilons)]
     rise = max(float(after - before) for before, after in pairwise(values))
@@ -149,7 +151,7 @@ def sweep(clean: float, by_epsilon: Mapping[float, float], theory: float) -> tup
             "epsilon sweep",
             monotone,
             rise,
-            f"mAP rises by at most {SWEEP_RISE:g} from one epsilon to the next",
+            f"{words} rises by at most {SWEEP_RISE:g} from one epsilon to the next",
             "more room helps the attacker"
             if monotone == PASS
             else "more room makes the attack weaker: it does not use its ball",
@@ -202,7 +204,7 @@ def finite_differences(facts: Mapping[str, Any]) -> Check:
 
 
 def determinism(facts: Mapping[str, Any], name: str = "determinism") -> Check:
-    """The same image must get the same code, whatever is asked before, beside or after it."""
+    """The same image must get the same answer, whatever is asked before, beside or after it."""
     differing, steady = float(facts["differing_bits"]), bool(facts["gradient_repeats"])
     limit = "no bit differs over repeats; gradients repeat"
     if differing > 0:
@@ -212,13 +214,13 @@ def determinism(facts: Mapping[str, Any], name: str = "determinism") -> Check:
             FAIL,
             differing,
             limit,
-            f"the same images get other codes {how}: a score of such a model is a draw of luck",
+            f"the same images get other answers {how}: a score of such a model is a draw of luck",
         )
     if not steady:
         return Check(name, FAIL, 0.0, limit, "the same images get other gradients when asked again")
     if facts["rule_redraws"]:
-        return Check(name, INFO, 0.0, limit, "codes repeat; the rule redraws its own gradient at each step")
-    return Check(name, PASS, 0.0, limit, "the same images get the same codes and gradients")
+        return Check(name, INFO, 0.0, limit, "answers repeat; the rule redraws its own gradient at each step")
+    return Check(name, PASS, 0.0, limit, "the same images get the same answers and gradients")
 
 
 def control(clean: Scores, attacked: Scores, random: Scores, theory: Scores) -> Check:
@@ -237,16 +239,16 @@ def control(clean: Scores, attacked: Scores, random: Scores, theory: Scores) -> 
     )
 
 
-def clean_match(own: float, twin: float) -> Check:
-    """Only models that retrieve equally well can be compared."""
+def clean_match(own: float, twin: float, words: str = "mAP") -> Check:
+    """Only models that are equally good unattacked can be compared."""
     difference = abs(own - twin)
     status = graded(difference, CLEAN_MATCH)
     return Check(
         CLEAN_MATCH_NAME,
         status,
         difference,
-        f"validation mAP differs by at most {CLEAN_MATCH:g}",
-        f"validation mAP {own:.3f} and {twin:.3f}: "
+        f"validation {words} differs by at most {CLEAN_MATCH:g}",
+        f"validation {words} {own:.3f} and {twin:.3f}: "
         + ("comparable" if status != FAIL else "not matched, no verdict on the difference"),
     )
 

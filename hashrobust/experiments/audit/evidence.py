@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from hashrobust.experiments.bench import choose_queries
-from hashrobust.experiments.subject import Subject
-from hashrobust.models import Hasher, frozen, sign
+from hashrobust.experiments.subject import Model, Subject
+from hashrobust.models import Classifier, frozen, sign
 from hashrobust.rules import exact_gradient, redraw_feedback, rule_of, signal_agreement
 
 IMAGES = 64
@@ -21,10 +21,11 @@ _ROUNDING = 1e-3
 
 
 def determinism_facts(subject: Subject) -> dict[str, Any]:
-    """Whether codes and gradients of the same images are the same again.
+    """Whether answers and gradients of the same images are the same again.
 
-    `differing_bits` is the largest share of bits that differ over: asking twice, asking in another order,
-    asking one by one. `gradient_repeats` says whether the exact input gradient is bit for bit the same.
+    `differing_bits` is the largest share of bits (of a classifier, of classes) that differ over: asking twice,
+    asking in another order, asking one by one. `gradient_repeats` says whether the exact input gradient is
+    bit for bit the same.
     """
     model, images = subject.model, _images(subject, IMAGES)
     first = model.outputs(images)
@@ -34,7 +35,8 @@ def determinism_facts(subject: Subject) -> dict[str, Any]:
         "in another order": (model.outputs(images.flip(0)).flip(0), first),
         "when asked one by one": (model.outputs(images[:alone], batch_size=1), first[:alone]),
     }
-    shares = {how: _differing(now, before) for how, (now, before) in again.items()}
+    differing = _differing_classes if isinstance(model, Classifier) else _differing_bits
+    shares = {how: differing(now, before) for how, (now, before) in again.items()}
     how = max(shares, key=lambda name: shares[name])
     return {
         "differing_bits": shares[how],
@@ -62,13 +64,20 @@ def _images(subject: Subject, count: int) -> Tensor:
     return subject.data.validation.load(choose_queries(total, min(count, total), 0))
 
 
-def _differing(now: Tensor, before: Tensor) -> float:
+def _differing_bits(now: Tensor, before: Tensor) -> float:
     """Share of bits that differ, but for those whose output is zero up to rounding."""
     sure = before.abs() > _ROUNDING * before.abs().mean()
     return float(((sign(now) != sign(before)) & sure).double().mean())
 
 
-def _gradient_repeats(model: Hasher, images: Tensor) -> bool:
+def _differing_classes(now: Tensor, before: Tensor) -> float:
+    """Share of images that get another class, but for those whose two largest logits are equal up to rounding."""
+    largest = before.topk(2, dim=1).values
+    sure = largest[:, 0] - largest[:, 1] > _ROUNDING * before.abs().mean()
+    return float(((now.argmax(dim=1) != before.argmax(dim=1)) & sure).double().mean())
+
+
+def _gradient_repeats(model: Model, images: Tensor) -> bool:
     def gradient() -> Tensor:
         x = images.to(model.device).requires_grad_()
         with frozen(model), exact_gradient(model), torch.enable_grad():
@@ -78,7 +87,7 @@ def _gradient_repeats(model: Hasher, images: Tensor) -> bool:
     return torch.equal(gradient(), gradient())
 
 
-def _redraws(model: Hasher) -> bool:
+def _redraws(model: Model) -> bool:
     """Whether the rule's own feedback changes with the step."""
     if rule_of(model) == "bp":
         return False

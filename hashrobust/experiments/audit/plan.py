@@ -13,7 +13,8 @@ from hashrobust.experiments.store import config_hash
 from hashrobust.options import added
 from hashrobust.registry import did_you_mean
 
-DEFAULT_ATTACK = "center"
+DEFAULT_ATTACKS: Mapping[str, str] = {"hashing": "center", "classification": "pgd"}
+"""The attack whose numbers are audited unless told otherwise, by task."""
 FULL_EPSILON = 0.5
 """Where half of the pixel range is free: an attack that does not reach its goal here does not work."""
 
@@ -45,7 +46,7 @@ class AuditConfig:
     """
 
     epsilon: float = 8 / 255
-    attack: str = DEFAULT_ATTACK
+    attack: str = DEFAULT_ATTACKS["hashing"]
     budget: str = "standard"
     queries: int | None = None
     steps: int | None = None
@@ -118,17 +119,39 @@ CONTROL = "control: "
 ZERO_STEP = f"{CONTROL}by rule"
 
 
-def plan(config: AuditConfig, *, queries: int, rule: str, control: str | None) -> list[Cell]:
+Suite = tuple[tuple[str, str, Mapping[str, Any]], ...]
+
+SUITES: Mapping[str, Suite] = {
+    "hashing": (
+        ("center, logit loss", "center", {"loss": "logit", "restarts": 1}),
+        ("center, dot loss", "center", {"loss": "dot", "restarts": 1}),
+        ("center-multi", "center-multi", {"restarts": 1}),
+        ("ap", "ap", {"restarts": 1}),
+        ("hag", "hag", {"restarts": 1}),
+        ("sdha", "sdha", {"restarts": 1}),
+    ),
+    "classification": (
+        ("apgd-ce", "apgd-ce", {"restarts": 1}),
+        ("apgd-dlr", "apgd-dlr", {"restarts": 1}),
+    ),
+}
+"""The attacks by exact gradient beside the audited one, by task: part, attack, parameters."""
+
+
+def plan(
+    config: AuditConfig, *, queries: int, rule: str, control: str | None, task: str = "hashing"
+) -> list[Cell]:
     """The cells of an audit, in the order in which they run.
 
     `queries` is how many there are, `rule` that of the audited run, `control` the name of the twin, if any.
     """
-    return list(_Suite(config, min(queries, config.amounts.queries), rule, control).cells())
+    return list(_Cells(config, task, min(queries, config.amounts.queries), rule, control).cells())
 
 
 @dataclass(frozen=True)
-class _Suite:
+class _Cells:
     config: AuditConfig
+    task: str
     queries: int
     rule: str
     control: str | None
@@ -154,17 +177,10 @@ class _Suite:
     def _others(self, on_control: bool = False) -> Iterator[Cell]:
         """The attacks beside the main one that know the exact gradient, or nothing but answers."""
         before = CONTROL if on_control else ""
-        suite: list[tuple[str, str, dict[str, Any]]] = [
-            ("center, logit loss", "center", {"loss": "logit", "restarts": 1}),
-            ("center, dot loss", "center", {"loss": "dot", "restarts": 1}),
-            ("center-multi", "center-multi", {"restarts": 1}),
-            ("ap", "ap", {"restarts": 1}),
-            ("hag", "hag", {"restarts": 1}),
-            ("sdha", "sdha", {"restarts": 1}),
-            *((name, name, {}) for name in self.config.also),
-        ]
-        if self.config.attack != DEFAULT_ATTACK:
-            suite.insert(0, ("center", "center", {}))
+        suite = [*SUITES[self.task], *((name, name, {}) for name in self.config.also)]
+        default = DEFAULT_ATTACKS[self.task]
+        if self.config.attack != default:
+            suite.insert(0, (default, default, {}))
         for part, name, params in suite:
             yield Cell(f"{before}{part}", "white box", self._attack(name, **params), on_control)
         for name in ("square", "random-search"):

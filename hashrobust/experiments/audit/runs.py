@@ -24,12 +24,9 @@ from hashrobust.experiments.audit.verdict import (
 )
 from hashrobust.experiments.bench import Bench
 from hashrobust.experiments.environment import record_environment, threads
-from hashrobust.experiments.files import file_digest
 from hashrobust.experiments.matching import match_epochs
-from hashrobust.experiments.retrieval_runs import CODES
 from hashrobust.experiments.store import Folder
 from hashrobust.experiments.subject import Subject, check_surrogate
-from hashrobust.metrics import leave_one_out_average_precision
 from hashrobust.progress import Progress, Silent
 
 RESULT = "audit.json"
@@ -106,15 +103,15 @@ class Audit:
         """
         if twin is not None:
             check_surrogate(twin, subject)
-            digest = file_digest(twin.folder.file(CODES, made_by="index"))
-            config = replace(config, control=twin.name, control_digest=digest)
+            config = replace(config, control=twin.name, control_digest=twin.digest)
         # Stored are the amounts themselves: what a budget's name stands for may change.
         config = replace(config, **vars(config.amounts))
         cells = plan(
             config,
-            queries=len(subject.data.query),
+            queries=len(subject.data.asked),
             rule=subject.rule,
             control=None if twin is None else twin.name,
+            task=subject.measure.task,
         )
         for cell in cells:
             build(cell.config)
@@ -168,7 +165,7 @@ class Audit:
             for cell in self.cells:
                 if random and not cell.on_control:
                     errors[cell.part] = (
-                        "the model gives other codes when asked again, which no attack is run on"
+                        "the model gives other answers when asked again, which no attack is run on"
                     )
                     continue
                 try:
@@ -220,8 +217,9 @@ class Audit:
             },
             errors=errors,
             determinism=determinism,
-            validation_map=_validation_map(self.subject),
-            control_validation_map=None if self.twin is None else _validation_map(self.twin),
+            validation_score=self.subject.validation_score(),
+            control_validation_score=None if self.twin is None else self.twin.validation_score(),
+            measure=self.subject.measure,
             control_determinism=of_twin,
         )
         found, numbers = all_checks(evidence, self.config.epsilon), headline(evidence)
@@ -231,7 +229,8 @@ class Audit:
             RESULT,
             {
                 "verdict": word,
-                "sentence": verdict_sentence(word, found, numbers),
+                "task": self.subject.measure.task,
+                "sentence": verdict_sentence(word, found, numbers, self.subject.measure),
                 "matched": None if self.twin is None else matched(found),
                 "rule": self.subject.rule,
                 "headline": numbers,
@@ -254,21 +253,18 @@ class Audit:
         }
         if cell.part in done:
             metrics = evidence.metrics[cell.part]
-            names = ("map", "map_low", "map_high", "clean_map", "theory_map", "gradient_evaluations")
-            row |= {name: metrics.get(name) for name in (*names, "model_queries")}
+            mean = evidence.measure.mean
+            scores = (mean, f"{mean}_low", f"{mean}_high", f"clean_{mean}", f"theory_{mean}")
+            row |= {name: metrics.get(name) for name in (*scores, "gradient_evaluations", "model_queries")}
             row["folder"] = f"{self._on(cell).name}/attacks/{done[cell.part].name}"
         return row
 
 
-def _validation_map(subject: Subject) -> float:
-    stored = subject.codes["validation"]
-    return float(leave_one_out_average_precision(stored.codes, stored.labels).mean())
-
-
 def _per_query(evidence: Evidence) -> pd.DataFrame:
-    """One row a query: clean AP and the AP by each attack."""
+    """One row a query: its clean score and that under each attack."""
     first = next(iter(evidence.tables.values()), None)
     if first is None:
         return pd.DataFrame()
-    columns = {part: table["ap"] for part, table in evidence.tables.items()}
-    return pd.DataFrame({"query_id": first["query_id"], "clean": first["clean_ap"], **columns})
+    score = evidence.measure.score
+    columns = {part: table[score] for part, table in evidence.tables.items()}
+    return pd.DataFrame({"query_id": first["query_id"], "clean": first[f"clean_{score}"], **columns})

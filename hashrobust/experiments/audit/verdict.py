@@ -14,7 +14,7 @@ from hashrobust.experiments.audit import checks
 from hashrobust.experiments.audit.checks import Check, Scores
 from hashrobust.experiments.audit.plan import (
     CONTROL,
-    DEFAULT_ATTACK,
+    DEFAULT_ATTACKS,
     MAIN,
     NOISE,
     ONE_STEP,
@@ -24,6 +24,7 @@ from hashrobust.experiments.audit.plan import (
     ZERO_STEP,
     Cell,
 )
+from hashrobust.experiments.measures import MEASURES, Measure
 from hashrobust.metrics import bootstrap_interval, paired_bootstrap_interval
 
 
@@ -36,13 +37,14 @@ class Evidence:
     metrics: Mapping[str, Mapping[str, Any]]
     errors: Mapping[str, str]
     determinism: Mapping[str, Any]
-    validation_map: float
-    control_validation_map: float | None = None
+    validation_score: float
+    control_validation_score: float | None = None
     control_determinism: Mapping[str, Any] | None = None
+    measure: Measure = MEASURES["hashing"]
 
-    def ap(self, part: str, column: str = "ap") -> Scores:
-        """A score a query of one part."""
-        values: NDArray[np.float64] = self.tables[part][column].to_numpy(dtype=np.float64)
+    def of(self, part: str, kind: str = "") -> Scores:
+        """The attacked, or with a kind the "clean_", "theory_" or "chance_" score a query of one part."""
+        values: NDArray[np.float64] = self.tables[part][kind + self.measure.score].to_numpy(dtype=np.float64)
         return values
 
     def parts(self, *access: str, on_control: bool = False) -> list[str]:
@@ -58,7 +60,7 @@ class Evidence:
 
     def scores(self, *access: str, on_control: bool = False) -> dict[str, Scores]:
         """Scores of those parts."""
-        return {part: self.ap(part) for part in self.parts(*access, on_control=on_control)}
+        return {part: self.of(part) for part in self.parts(*access, on_control=on_control)}
 
 
 CONTROL_ANSWERS = "control answers"
@@ -75,23 +77,25 @@ def all_checks(evidence: Evidence, epsilon: float) -> list[Check]:
     if MAIN not in evidence.tables:
         why = evidence.errors.get(MAIN, "the attack was not run")
         return [*first, checks.skipped("all others", "", f"the audited attack gave no result: {why}")]
-    main, metrics = evidence.ap(MAIN), evidence.metrics[MAIN]
-    clean, theory = evidence.ap(MAIN, "clean_ap"), _theory(evidence, MAIN)
+    main, metrics = evidence.of(MAIN), evidence.metrics[MAIN]
+    clean, theory = evidence.of(MAIN, "clean_"), _theory(evidence, MAIN)
     others = evidence.scores("gradient-free", "transfer")
     found = [
         *first,
         checks.finite_differences(metrics),
         checks.dead_gradients(_dead(evidence.tables[MAIN])),
         _with(
-            evidence, (ONE_STEP,), "one step vs many", lambda: checks.one_step(evidence.ap(ONE_STEP), main)
+            evidence, (ONE_STEP,), "one step vs many", lambda: checks.one_step(evidence.of(ONE_STEP), main)
         ),
         checks.black_box(_white_box(evidence), others),
-        checks.noise(clean, main, evidence.ap(NOISE), theory, others),
+        checks.noise(clean, main, evidence.of(NOISE), theory, others),
         _with(
             evidence,
             (TWICE, RESTARTS),
             "twice the steps, more restarts",
-            lambda: checks.more_work(main, {part: evidence.ap(part) for part in (TWICE, RESTARTS)}),
+            lambda: checks.more_work(
+                main, {part: evidence.of(part) for part in (TWICE, RESTARTS)}, evidence.measure.words
+            ),
         ),
         *_sweep(evidence, epsilon),
         *_control(evidence),
@@ -99,15 +103,15 @@ def all_checks(evidence: Evidence, epsilon: float) -> list[Check]:
     exact_alone = RULE not in {cell.part for cell in evidence.cells}
     masking = _with(
         evidence, () if exact_alone else (RULE,), "masking",
-        lambda: checks.masking(None if exact_alone else evidence.ap(RULE), main),
+        lambda: checks.masking(None if exact_alone else evidence.of(RULE), main),
     )  # fmt: skip
     return [*found, masking]
 
 
 def _white_box(evidence: Evidence) -> Scores:
     """The lowest over the suite; if another attack than the suite's own is audited, that attack alone."""
-    if evidence.cells[0].config.attack != DEFAULT_ATTACK:
-        return evidence.ap(MAIN)
+    if evidence.cells[0].config.attack != DEFAULT_ATTACKS[evidence.measure.task]:
+        return evidence.of(MAIN)
     return lowest(evidence.scores("white box"))
 
 
@@ -119,7 +123,7 @@ def lowest(scores: Mapping[str, Scores]) -> Scores:
 
 def _theory(evidence: Evidence, part: str) -> Scores:
     table = evidence.tables[part]
-    return evidence.ap(part, "theory_ap" if "theory_ap" in table else "chance_ap")
+    return evidence.of(part, "theory_" if f"theory_{evidence.measure.score}" in table else "chance_")
 
 
 def _dead(table: pd.DataFrame) -> NDArray[np.bool_]:
@@ -137,22 +141,23 @@ def _with(evidence: Evidence, needed: Sequence[str], name: str, make: Any) -> Ch
 
 
 def _sweep(evidence: Evidence, epsilon: float) -> list[Check]:
-    by_epsilon = {epsilon: float(evidence.ap(MAIN).mean())}
+    by_epsilon = {epsilon: float(evidence.of(MAIN).mean())}
     failed = []
     for cell in evidence.cells:
         if not cell.on_epsilon and cell.part in evidence.tables:
-            by_epsilon[cell.config.epsilon] = float(evidence.ap(cell.part).mean())
+            by_epsilon[cell.config.epsilon] = float(evidence.of(cell.part).mean())
         elif not cell.on_epsilon:
             failed.append(cell.part)
     if failed:
         return [checks.skipped("epsilon sweep", "", f"'{failed[0]}' gave no result")]
-    clean = float(evidence.ap(MAIN, "clean_ap").mean())
-    return list(checks.sweep(clean, by_epsilon, float(_theory(evidence, MAIN).mean())))
+    clean = float(evidence.of(MAIN, "clean_").mean())
+    theory = float(_theory(evidence, MAIN).mean())
+    return list(checks.sweep(clean, by_epsilon, theory, evidence.measure.words))
 
 
 def _control(evidence: Evidence) -> list[Check]:
     part, noise = f"{CONTROL}{MAIN}", f"{CONTROL}{NOISE}"
-    if evidence.control_validation_map is None:
+    if evidence.control_validation_score is None:
         why = "no control was given: name the backpropagation twin by --control"
         return [checks.skipped(name, "", why) for name in (CONTROL_ANSWERS, "control", "clean match")]
     assert evidence.control_determinism is not None
@@ -162,36 +167,38 @@ def _control(evidence: Evidence) -> list[Check]:
         (part, noise),
         "control",
         lambda: checks.control(
-            evidence.ap(part, "clean_ap"), evidence.ap(part), evidence.ap(noise), _theory(evidence, part)
+            evidence.of(part, "clean_"), evidence.of(part), evidence.of(noise), _theory(evidence, part)
         ),
     )
-    return [answers, broken, checks.clean_match(evidence.validation_map, evidence.control_validation_map)]
+    scores = evidence.validation_score, evidence.control_validation_score
+    return [answers, broken, checks.clean_match(*scores, evidence.measure.words)]
 
 
 def headline(evidence: Evidence) -> dict[str, Any]:
     """The numbers above the table: worst case over all attacks, beside clean, theory and chance."""
     if MAIN not in evidence.tables:
         return {}
-    scores = {"clean": evidence.ap(MAIN, "clean_ap"), **evidence.scores(*ALL)}
+    mean = evidence.measure.mean
+    scores = {"clean": evidence.of(MAIN, "clean_"), **evidence.scores(*ALL)}
     worst = lowest(scores)
     low, high = bootstrap_interval(worst)
     found: dict[str, Any] = {
         "queries": len(worst),
-        "clean_map": float(scores["clean"].mean()),
-        "worst_map": float(worst.mean()),
-        "worst_map_low": low,
-        "worst_map_high": high,
-        "theory_map": float(_theory(evidence, MAIN).mean()),
-        "chance_map": float(evidence.ap(MAIN, "chance_ap").mean()),
-        "exact_map": float(evidence.ap(MAIN).mean()),
-        "validation_map": evidence.validation_map,
+        f"clean_{mean}": float(scores["clean"].mean()),
+        f"worst_{mean}": float(worst.mean()),
+        f"worst_{mean}_low": low,
+        f"worst_{mean}_high": high,
+        f"theory_{mean}": float(_theory(evidence, MAIN).mean()),
+        f"chance_{mean}": float(evidence.of(MAIN, "chance_").mean()),
+        f"exact_{mean}": float(evidence.of(MAIN).mean()),
+        f"validation_{mean}": evidence.validation_score,
     }
     if RULE in evidence.tables:
-        low, high = paired_bootstrap_interval(evidence.ap(RULE), evidence.ap(MAIN))
-        rule = float(evidence.ap(RULE).mean())
+        low, high = paired_bootstrap_interval(evidence.of(RULE), evidence.of(MAIN))
+        rule = float(evidence.of(RULE).mean())
         found |= {
-            "rule_map": rule,
-            "masking_gap": rule - found["exact_map"],
+            f"rule_{mean}": rule,
+            "masking_gap": rule - found[f"exact_{mean}"],
             "masking_gap_low": low,
             "masking_gap_high": high,
             "gradient_cosine": evidence.metrics[RULE].get("gradient_cosine"),
@@ -202,31 +209,32 @@ def headline(evidence: Evidence) -> dict[str, Any]:
 
 def _comparison(evidence: Evidence, own: Mapping[str, Any]) -> dict[str, Any]:
     """The audited run against its control on the same queries, by the attacks that both went through."""
+    mean = evidence.measure.mean
     on_control = evidence.scores("white box", "gradient-free", "noise", on_control=True)
     shared = [part for part in on_control if part.removeprefix(CONTROL) in evidence.tables]
     if not shared:
         return {}
-    twin = lowest({"clean": evidence.ap(f"{CONTROL}{MAIN}", "clean_ap")} | {p: on_control[p] for p in shared})
+    twin = lowest({"clean": evidence.of(f"{CONTROL}{MAIN}", "clean_")} | {p: on_control[p] for p in shared})
     mine = lowest(
-        {"clean": evidence.ap(MAIN, "clean_ap")}
-        | {part: evidence.ap(part.removeprefix(CONTROL)) for part in shared}
+        {"clean": evidence.of(MAIN, "clean_")}
+        | {part: evidence.of(part.removeprefix(CONTROL)) for part in shared}
     )
     low, high = paired_bootstrap_interval(mine, twin)
     found = {
-        "control_clean_map": float(evidence.ap(f"{CONTROL}{MAIN}", "clean_ap").mean()),
-        "control_exact_map": float(evidence.ap(f"{CONTROL}{MAIN}").mean()),
-        "control_worst_map": float(twin.mean()),
-        "control_validation_map": evidence.control_validation_map,
-        "shared_worst_map": float(mine.mean()),
+        f"control_clean_{mean}": float(evidence.of(f"{CONTROL}{MAIN}", "clean_").mean()),
+        f"control_exact_{mean}": float(evidence.of(f"{CONTROL}{MAIN}").mean()),
+        f"control_worst_{mean}": float(twin.mean()),
+        f"control_validation_{mean}": evidence.control_validation_score,
+        f"shared_worst_{mean}": float(mine.mean()),
         "advantage": float(mine.mean() - twin.mean()),
         "advantage_low": low,
         "advantage_high": high,
         "shared_attacks": len(shared),
     }
     if ZERO_STEP in evidence.tables:
-        found["zero_step_map"] = float(evidence.ap(ZERO_STEP).mean())
-    if "rule_map" in own:
-        claimed = own["rule_map"] - found["control_exact_map"]
+        found[f"zero_step_{mean}"] = float(evidence.of(ZERO_STEP).mean())
+    if f"rule_{mean}" in own:
+        claimed = own[f"rule_{mean}"] - found[f"control_exact_{mean}"]
         found |= {"claimed_advantage": claimed}
         if claimed > 0:
             found |= {
@@ -252,8 +260,9 @@ def matched(found: Sequence[Check]) -> bool:
     return any(check.name == checks.CLEAN_MATCH_NAME and check.status != checks.FAIL for check in found)
 
 
-def verdict_sentence(word: str, found: Sequence[Check], numbers: Mapping[str, Any]) -> str:
-    """What the verdict means, with the numbers that it rests on (mAP in percent)."""
+def verdict_sentence(word: str, found: Sequence[Check], numbers: Mapping[str, Any], measure: Measure) -> str:
+    """What the verdict means, with the numbers that it rests on (in percent)."""
+    mean = measure.mean
     counted = [check for check in found if check.name != checks.CLEAN_MATCH_NAME]
     failed = [check.name for check in counted if check.status == checks.FAIL]
     skipped = [check.name for check in found if check.status == checks.SKIP]
@@ -266,17 +275,15 @@ def verdict_sentence(word: str, found: Sequence[Check], numbers: Mapping[str, An
         return said
     sentences = [
         said,
-        f"Worst case {_percent(numbers['worst_map'])} of {_percent(numbers['clean_map'])} clean.",
+        f"Worst case {_percent(numbers[f'worst_{mean}'])} of {_percent(numbers[f'clean_{mean}'])} clean.",
     ]
-    if "rule_map" in numbers:
+    if f"rule_{mean}" in numbers:
         sentences.append(
-            f"By the rule's own gradient it looks like {_percent(numbers['rule_map'])} (rule), by the exact one "
-            f"it is {_percent(numbers['exact_map'])}."
+            f"By the rule's own gradient it looks like {_percent(numbers[f'rule_{mean}'])} (rule), by the exact one "
+            f"it is {_percent(numbers[f'exact_{mean}'])}."
         )
     if "advantage" in numbers and not matched(found):
-        sentences.append(
-            "It and its control retrieve unequally well unattacked: no verdict on their difference."
-        )
+        sentences.append("It and its control are unequally good unattacked: no verdict on their difference.")
     elif "claimed_advantage" in numbers:
         sentences.append(
             f"Of an advantage of {_points(numbers['claimed_advantage'])} over backpropagation by the rule's gradient, "
