@@ -114,7 +114,7 @@ class Attack(ABC):
         Raises:
             InputError: images, labels or context do not fit what the attack needs, or it does not serve the task.
         """
-        self._check_task((context or AttackContext()).task)
+        self.check_task((context or AttackContext()).task)
         check_images(images)
         images = images.detach()
         labels, known = resolve(type(self).__name__, self.needs, len(images), labels, context)
@@ -129,7 +129,8 @@ class Attack(ABC):
             raise HashRobustError(f"attack {type(self).__name__} left its ball: this is a bug, report it")
         return replace(result, bounded=self.bounded)
 
-    def _check_task(self, task: str) -> None:
+    def check_task(self, task: str) -> None:
+        """Raise InputError unless the attack serves the task; the message names attacks that do."""
         if task not in self.tasks:
             serving = [name for name in attacks if task in getattr(attacks[name], "tasks", ())]
             raise InputError(

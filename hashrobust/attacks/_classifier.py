@@ -10,7 +10,7 @@ from torch import Tensor
 from ._base import State
 from ._best import BestIterates, LastIterates
 from ._context import AttackContext, Clean, required
-from ._logits import cross_entropy, still_right, true_classes
+from ._logits import log_odds, still_right, true_classes
 from ._loop import GradientAttack
 
 
@@ -44,8 +44,8 @@ class ClassifierAttack(GradientAttack):
         return outputs
 
     def objective(self, u: Tensor, images: Tensor, clean: Clean, state: State) -> Tensor:
-        """Minus the cross-entropy of the logits u."""
-        return -cross_entropy(u, state["classes"])
+        """The log-odds of the true class, which to signs of gradients are the cross-entropy (see `log_odds`)."""
+        return log_odds(u, state["classes"])
 
     def iterates(self, clean: Clean, state: State, context: AttackContext) -> BestIterates:
         """See `GradientAttack.iterates`; hard is whether the class is still the predicted one."""

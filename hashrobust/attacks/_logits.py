@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hashrobust.errors import InputError
@@ -52,17 +51,13 @@ def margin(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
-    """log p_y / (1 - p_y) of the softmax p, (B,): z_y less the logsumexp of the other logits."""
-    return _own(logits, classes) - _others(logits, classes).logsumexp(dim=1)
+    """log p_y / (1 - p_y) of the softmax p, (B,): z_y less the logsumexp of the other logits.
 
-
-def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
-    """-log p_y of the softmax p, (B,).
-
-    As softplus of minus the log-odds: the common formula loses the part of z_y in its gradient where p_y
-    rounds to 1, which in float32 it does from a margin of 17 on.
+    The cross-entropy -log p_y = softplus(-log-odds) rises as they fall, and its gradient is theirs times
+    -(1 - p_y): to an attacker who follows signs of gradients the two are the same. But where the model is
+    sure 1 - p_y is 0 in float32, and the gradient of the cross-entropy with it.
     """
-    return F.softplus(-log_odds(logits, classes))
+    return _own(logits, classes) - _others(logits, classes).logsumexp(dim=1)
 
 
 def logits_ratio(logits: Tensor, classes: Tensor) -> Tensor:
@@ -77,9 +72,9 @@ def logits_ratio(logits: Tensor, classes: Tensor) -> Tensor:
 def classification_objective(labels: Tensor) -> Callable[[Tensor], Tensor]:
     """Logits (B, C) to the log-odds (B,) of each image's class, as the `objective` of `check_gradient`.
 
-    Their gradient is parallel to that of cross-entropy and does not vanish where the model is sure. `labels`
-    are integers or multi-hot, one a row of the logits or more; for the model's own prediction give
-    `model(images).argmax(dim=1)`.
+    Their gradient is parallel to that of cross-entropy, and does not vanish where the model is sure.
+    `labels` are integers or multi-hot, one a row of the logits or more; for the model's own prediction
+    give `model(images).argmax(dim=1)`.
     """
 
     def objective(logits: Tensor) -> Tensor:

@@ -87,6 +87,15 @@ class SearchAttack(Attack):
         if not 0 < self.share <= 1:
             raise InputError(f"share {self.share:g} is no share of the pixels: give one above 0 and up to 1")
 
+    def check_task(self, task: str) -> None:
+        """See `Attack.check_task`; a targeted search is for hashing alone."""
+        super().check_task(task)
+        if self.targeted and task == "classification":
+            raise InputError(
+                f"attack {type(self).__name__} can leave a class of a classifier, not aim at one: leave "
+                "targeted unset"
+            )
+
     @property
     def needs(self) -> frozenset[str]:
         """Nothing, or the targets and the training codes that give their centers."""
@@ -170,10 +179,6 @@ class SearchAttack(Attack):
 
     def _class_scores(self, clean: Clean, labels: Tensor | None) -> Scores:
         """Whether the class is still predicted, and its margin."""
-        if self.targeted:
-            raise InputError(
-                f"attack {type(self).__name__} leaves a class and reaches for none: leave targeted unset"
-            )
         classes = classes_to_leave(labels, clean.outputs)
 
         def scores(images: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
