@@ -27,12 +27,10 @@ audit() {
   hashrobust audit $stem-$1 --control $stem-$2 --queries 200 --steps 50 --restarts $3 --threads 1 --results $results
 }
 audit bp-s0 bp-s1 2
-audit bp+center-at-s0 bp-s0 2
-audit usf-s0 bp-s0 2
-audit brsf-s0 bp-s0 2
 audit bp-s0 bp-s1 4
-audit frsf-s0 bp-s0 4
-audit fa-s0 bp-s0 4
+for rule in usf brsf frsf fa bp+center-at; do
+  audit $rule-s0 bp-s0 4
+done
 
 hashrobust report $results --output $results/report --format csv,md,png
 cp $results/report/audits.* $results/report/results.csv results/published/audit
