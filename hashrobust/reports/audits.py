@@ -173,7 +173,9 @@ def audit_bars(frame: pd.DataFrame, path: Path, also: Sequence[str] = ()) -> lis
                 axes.hlines(
                     100 * row[_named(row, kind)], place - 0.42, place + 0.42, color="0.4", ls=dashes, lw=1
                 )
-    axes.set_xticks(range(len(rows)), [f"{_label(row)}\n{row['verdict']}" for row in rows])
+    axes.set_xticks(
+        range(len(rows)), [f"{name}\n{row['verdict']}" for name, row in zip(_names(rows), rows, strict=True)]
+    )
     axes.set_ylabel(f"{_words(frame)} (%)")
     axes.set_title(
         "no attack | RULE gradient (hatched) | exact gradient | worst case with 95% over queries\n"
@@ -311,6 +313,15 @@ def _label(row: Any) -> str:
         else row["run"]
     )
     return str(rule) if defence in ("none", None) else f"{rule}+{defence}"
+
+
+def _names(rows: Sequence[Any]) -> list[str]:
+    """Labels of audits; equal ones are told apart by steps and starts."""
+    names = [_label(row) for row in rows]
+    return [
+        f"{name}, {_budget(row)}" if names.count(name) > 1 else name
+        for name, row in zip(names, rows, strict=True)
+    ]
 
 
 def _advantage(row: Any) -> str:
