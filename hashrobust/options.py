@@ -10,7 +10,8 @@ from typing import Any
 from hashrobust.errors import InputError
 
 OPTIMIZERS = ("adam", "sgd")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "step")
+"""Of the learning rate; `step` divides it by 10 after half of the steps and again after three quarters."""
 AUGMENTATIONS = ("none", "flip", "crop", "crop-flip")
 
 LARGEST_RATE = 1e35

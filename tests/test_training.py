@@ -110,11 +110,13 @@ def plain_epochs(model: HashModel, data: RetrievalDataset, epochs: int, rates: l
     return losses
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
 def test_backpropagation_is_the_plain_loop_bit_for_bit(digits: RetrievalDataset, schedule: str) -> None:
     rates = [1e-3] * 6
     if schedule == "cosine":
         rates = [1e-3 * 0.5 * (1 + math.cos(math.pi * step / 6)) for step in range(6)]
+    if schedule == "step":
+        rates = [1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5]
     plain, ours, kept = new_model(), new_model(), Kept()
     losses = plain_epochs(plain, digits, 2, rates)
     result = finetune(ours, digits, epochs=2, seed=5, schedule=schedule, checkpoints=kept, **FAST)

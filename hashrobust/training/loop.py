@@ -142,9 +142,12 @@ class Loop:
 
     def _rate(self, step: int) -> float:
         """The share of the base learning rate at this step."""
-        if self.options.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * step / (self.options.epochs * len(self.starts))))
+        done = step / (self.options.epochs * len(self.starts))
+        if self.options.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        if self.options.schedule == "step":
+            return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+        return 1.0
 
     def _out_of_patience(self, state: TrainingState) -> bool:
         patience = self.options.patience
