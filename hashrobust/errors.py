@@ -31,5 +31,9 @@ class StoreError(InputError):
     """A run folder is missing, incomplete, damaged, or from another version."""
 
 
+class BusyError(StoreError):
+    """A folder that another process works on."""
+
+
 class TrainingError(HashRobustError):
     """Training cannot go on, for example because the loss is not a number."""

@@ -22,6 +22,7 @@ from hashrobust.cli import (
     pretrain,
     report,
     search,
+    study,
     verify,
     version,
 )
@@ -47,6 +48,7 @@ app.command("search")(search.command)
 app.command("evaluate")(evaluate.command)
 app.command("attack")(attack.command)
 app.command("audit")(audit.command)
+app.command("study")(study.command)
 app.command("report")(report.command)
 app.command("list")(listing.command)
 app.command("data")(data.command)

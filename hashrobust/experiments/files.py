@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hashrobust.errors import StoreError
+from hashrobust.errors import BusyError, StoreError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,8 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     With `wait`, wait until another process that holds it lets go.
 
     Raises:
-        StoreError: another process holds it, or it cannot be written.
+        BusyError: another process holds it.
+        StoreError: it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
-            raise StoreError(
+            raise BusyError(
                 f"run folder '{folder}' is in use by another process: wait for it to end"
             ) from error
         for stale in folder.rglob(_STALE):

@@ -1,0 +1,144 @@
+"""`hashrobust study`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from hashrobust.cli._console import ConsoleProgress, print_json, stdout
+from hashrobust.cli._options import DataDir, Device, Json, Plugin, Quiet
+from hashrobust.errors import InputError
+
+if TYPE_CHECKING:
+    from hashrobust.experiments.study import Estimate, Planned, StudyResult
+
+_STAGES = {
+    "pretrain": "pre-training",
+    "train": "training by rule",
+    "attack": "attacks",
+    "audit": "audits",
+}
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="A study as TOML: see docs/studies.md and studies/.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan and how long it would take, and stop.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="A Dask scheduler, such as tcp://10.0.0.1:8786; see the extra `distributed`."),
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Folder of all runs.", show_default="the file's")
+    ] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    plugin: Plugin = [],  # noqa: B006
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run what is missing of a study, a matrix of trainings and attacks in one file."""
+    from hashrobust.experiments.study import estimate, plan_study, run_study
+
+    if scheduler is not None and jobs > 1:
+        raise InputError("--jobs and --scheduler exclude each other: the cluster has its own workers")
+    progress = ConsoleProgress(quiet=quiet)
+    planned = plan_study(file, results, data_dir=data_dir, device=device, plugins=plugin)
+    if dry_run:
+        found = estimate(planned, progress)
+        if json:
+            print_json(_plan_json(planned, found, jobs))
+        else:
+            _print_plan(planned, found, jobs)
+        return
+    result = run_study(planned, jobs=jobs, scheduler=scheduler, progress=progress)
+    if json:
+        print_json(_result_json(result))
+    else:
+        _print_result(result)
+    progress.say(f"next: hashrobust report {_shown(result.results)}")
+    if result.failures:
+        raise typer.Exit(1)
+
+
+def _print_plan(planned: Planned, found: Estimate, jobs: int) -> None:
+    table = Table("stage", "task", "in all", "there", "to do", "at most", title=f"study {planned.study.name}")
+    for stage, task, total, there in planned.summary():
+        seconds = found.seconds[stage, task]
+        table.add_row(
+            *(_STAGES[stage], task, str(total), str(there), str(total - there)),
+            _duration(seconds) if seconds or total == there else "not measured",
+        )
+    table.title_justify = "left"
+    stdout.print(table)
+    for pace in found.paces:
+        stdout.print(
+            f"{pace.backbone} on {pace.dataset}, {pace.task}: {pace.training_step:.3g} s a training step of "
+            f"{pace.batch_size} images, {100 * pace.gradient:.3g} s an attack step of 100",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    for sentence in found.unmeasured:
+        stdout.print(f"missing: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    what = "what was measured" if found.unmeasured else "what is to do"
+    stdout.print(f"{what} takes at most {_duration(found.total)} with one process", highlight=False)
+    if jobs > 1:
+        stdout.print(f"with --jobs {jobs} about {_duration(found.total / jobs)}, if so many cores are free")
+
+
+def _plan_json(planned: Planned, found: Estimate, jobs: int) -> dict[str, Any]:
+    rows = [
+        {"stage": stage, "task": task, "total": total, "there": there, "seconds": found.seconds[stage, task]}
+        for stage, task, total, there in planned.summary()
+    ]
+    return {
+        "study": planned.study.name,
+        "results": _shown(planned.place.results),
+        "stages": rows,
+        "seconds": found.total,
+        "jobs": jobs,
+        "paces": [vars(pace) for pace in found.paces],
+        "missing": found.unmeasured,
+    }
+
+
+def _print_result(result: StudyResult) -> None:
+    table = Table("stage", "made now", "there before", "failed", "skipped", title=f"study {result.name}")
+    table.title_justify = "left"
+    for stage, count in result.counts.items():
+        numbers = (count.made, count.found, count.failed, count.skipped)
+        if any(numbers):
+            table.add_row(_STAGES[stage], *map(str, numbers))
+    stdout.print(table)
+    if result.failures:
+        failures = Table("what failed", "why", title="failures", title_justify="left")
+        for failure in result.failures:
+            failures.add_row(escape(failure.what), escape(failure.why))
+        stdout.print(failures)
+
+
+def _result_json(result: StudyResult) -> dict[str, Any]:
+    return {
+        "study": result.name,
+        "results": _shown(result.results),
+        "stages": {stage: vars(count) for stage, count in result.counts.items()},
+        "failures": [vars(failure) for failure in result.failures],
+    }
+
+
+def _shown(path: Path) -> str:
+    """The path as short as it can be said from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,106 @@
+"""A study file as TOML, and the line on which each of its keys stands. No torch here."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hashrobust.errors import InputError
+
+Keys = tuple[str | int, ...]
+"""Where something stands: keys of tables, and positions in arrays of tables from 0."""
+
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
+_KEY = re.compile(r"""\s*([A-Za-z0-9_."'-]+)\s*=""")
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """The content of a study file, and its lines for what has to be said of it."""
+
+    path: Path
+    text: str
+    content: Mapping[str, Any]
+    _places: Mapping[Keys, int] = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> StudyFile:
+        """Read a study file.
+
+        Raises:
+            InputError: it is missing, no text, or no TOML.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise InputError(f"study file '{path}' does not exist: see studies/quick.toml for one") from None
+        except (UnicodeDecodeError, IsADirectoryError) as error:
+            raise InputError(f"study file '{path}' is no text file ({error}): give a TOML file") from error
+        try:
+            content = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(
+                f"study file '{path}' is no TOML: {error}: see studies/quick.toml for one"
+            ) from error
+        return cls(path, text, content, _places(text.splitlines()))
+
+    def error(self, keys: Keys, sentence: str, value: object = None, *, within: Keys = ()) -> InputError:
+        """An error that names the file and the line of a key, or of a value that stands below it.
+
+        With `within`, the key of that table is meant if it has one, else the same key at the top.
+        """
+        return InputError(f"{self.path}, line {self.line(keys, value, within=within)}: {sentence}")
+
+    def line(self, keys: Keys, value: object = None, *, within: Keys = ()) -> int:
+        """The line (from 1) that `error` names."""
+        own, top = self._longest(within + keys), self._longest(keys)
+        place = own if len(own) > len(within) or not top else top
+        first = self._places.get(place, 1)
+        lines = self.text.splitlines()
+        end = min((number for number in self._places.values() if number > first), default=len(lines) + 1)
+        inner = [key for key in reversed(keys) if isinstance(key, str) and key not in place]
+        for word in [*([] if value is None else [value]), *inner]:
+            for number in range(first, end):
+                if _stands_in(word, lines[number - 1]):
+                    return number
+        return first
+
+    def _longest(self, keys: Keys) -> Keys:
+        """The longest beginning of the keys whose line is known."""
+        while keys and keys not in self._places:
+            keys = keys[:-1]
+        return keys
+
+
+def _places(lines: Sequence[str]) -> dict[Keys, int]:
+    """The line (from 1) of every key and table that begins one."""
+    places: dict[Keys, int] = {}
+    counts: dict[Keys, int] = {}
+    table: Keys = ()
+    for number, line in enumerate(lines, start=1):
+        if header := _HEADER.match(line):
+            table = ()
+            for name in _split(header[2]):
+                table = (*table, counts[table] - 1, name) if table in counts else (*table, name)
+            if header[1] == "[[":
+                counts[table] = counts.get(table, 0) + 1
+                places.setdefault(table, number)
+                table = (*table, counts[table] - 1)
+            places.setdefault(table, number)
+        elif key := _KEY.match(line):
+            places.setdefault((*table, *_split(key[1])), number)
+    return places
+
+
+def _split(dotted: str) -> Keys:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+
+
+def _stands_in(word: object, line: str) -> bool:
+    if isinstance(word, bool):
+        word = str(word).lower()
+    return re.search(rf"(?<![\w.-]){re.escape(str(word))}(?![\w.-])", line) is not None

@@ -1,0 +1,268 @@
+"""The axes and settings of a study, read from its file and checked for form. No torch here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from hashrobust.errors import InputError
+from hashrobust.experiments.config import parse_epsilon
+from hashrobust.experiments.study.file import Keys, StudyFile
+from hashrobust.registry import did_you_mean
+
+TASKS = ("hashing", "classification")
+WEIGHTS = ("pretrained", "none", "imagenet")
+SCALES = ("xavier", "matched")
+ALL_STEPS = "all"
+"""Among the steps of an axis: the whole training."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A component with parameters of its own, as an attack or an objective stands on an axis."""
+
+    name: str
+    preset: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """Axes, of which all combinations are asked for, and the settings that they share.
+
+    `max_steps` holds None for the whole training. `finetune` has settings by task; `audits`, if given, the
+    fields of an `AuditConfig`.
+    """
+
+    datasets: tuple[str, ...]
+    backbones: tuple[str, ...]
+    rules: tuple[str, ...]
+    attacks: tuple[Choice, ...] = ()
+    tasks: tuple[str, ...] = ("hashing",)
+    weights: tuple[str, ...] = ("pretrained",)
+    objectives: tuple[Choice, ...] = (Choice("dpsh"),)
+    bits: tuple[int, ...] = (32,)
+    scales: tuple[str, ...] = ("xavier",)
+    epsilons: tuple[float, ...] = (8 / 255,)
+    gradients: tuple[str, ...] = ("exact", "rule")
+    seeds: tuple[int, ...] = (0,)
+    max_steps: tuple[int | None, ...] = (None,)
+    queries: int | None = None
+    threads: int = 1
+    image_size: int | None = None
+    attack: Mapping[str, Any] = field(default_factory=dict)
+    pretrain: Mapping[str, Any] = field(default_factory=dict)
+    finetune: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    audits: Mapping[str, Any] | None = None
+    within: Keys = ()
+
+    required: ClassVar[tuple[str, ...]] = ("datasets", "backbones", "rules")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its file has it: a name, where results go unless told otherwise, and its matrices."""
+
+    file: StudyFile
+    name: str
+    results: str
+    matrices: tuple[Matrix, ...]
+
+
+def read_study(file: StudyFile) -> Study:
+    """The study of a file, each key of the right type and no axis empty.
+
+    Keys at the top hold for every `[[matrix]]`; without one, the top is the only matrix.
+
+    Raises:
+        InputError: with the line and the reason.
+    """
+    content = dict(file.content)
+    blocks = content.pop("matrix", [{}])
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise file.error(("matrix",), "matrix is no list of tables: write [[matrix]] above each")
+    name = _text(file, "name", content.pop("name", None))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise file.error(("name",), f"name '{name}' is no name for a folder: use letters, digits, - and _")
+    results = _text(file, "results", content.pop("results", "results"))
+    starts: list[Keys] = [
+        ("matrix", place) if "matrix" in file.content else () for place in range(len(blocks))
+    ]
+    matrices = [
+        _Reader(file, within).read(content, block) for within, block in zip(starts, blocks, strict=True)
+    ]
+    return Study(file, name, results, tuple(matrices))
+
+
+def _text(file: StudyFile, key: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        said = f"the study has no {key}" if value is None else f"{key} is {value!r}, no text"
+        raise file.error((key,), f'{said}: write {key} = "fashion"')
+    return value
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one matrix; `within` is where it stands."""
+
+    file: StudyFile
+    within: Keys
+
+    def read(self, top: Mapping[str, Any], block: Mapping[str, Any]) -> Matrix:
+        merged = _merge(top, block)
+        for key in merged:
+            if key not in _KEYS:
+                raise self.error((key,), f"unknown key '{key}': {did_you_mean(key, sorted(_KEYS))}")
+        for key in Matrix.required:
+            if key not in merged:
+                raise self.error((key,), f"{key} are missing: give a list such as {_KEYS[key].example}")
+        values = {_KEYS[key].field or key: self.value(key, merged[key]) for key in merged}
+        return Matrix(**values, within=self.within)
+
+    def error(self, keys: Keys, sentence: str, value: object = None) -> InputError:
+        return self.file.error(keys, sentence, value, within=self.within)
+
+    def value(self, key: str, value: Any) -> Any:
+        kind = _KEYS[key]
+        if not kind.axis:
+            return self._checked(key, value, (key,))
+        if not isinstance(value, list):
+            raise self.error((key,), f"{key} is no list: write {key} = {kind.example}")
+        if not value:
+            raise self.error(
+                (key,), f"{key} is empty, so that nothing would be run: write {key} = {kind.example}"
+            )
+        return tuple(self._checked(key, item, (key, place)) for place, item in enumerate(value))
+
+    def _checked(self, key: str, value: Any, keys: Keys) -> Any:
+        kind = _KEYS[key]
+        try:
+            return kind.read(value)
+        except InputError as error:
+            shown = value if isinstance(value, str | int | float) else None
+            mend = "" if ":" in str(error) else f": write {key} = {kind.example}"
+            raise self.error(keys, f"{key}: {error}{mend}", shown) from None
+
+
+def _merge(top: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
+    """The block's values over those of the top, table by table."""
+    merged = dict(top)
+    for key, value in block.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{value!r} is no name")
+    return value
+
+
+def _one_of(*known: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if _name(value) not in known:
+            raise InputError(f"unknown '{value}': {did_you_mean(value, list(known))}")
+        return str(value)
+
+    return read
+
+
+def _whole(least: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise InputError(f"{value!r} is no whole number of at least {least}")
+        return value
+
+    return read
+
+
+def _choice(kind: str) -> Callable[[Any], Choice]:
+    def read(value: Any) -> Choice:
+        if not isinstance(value, dict):
+            return Choice(_name(value))
+        params = {key: _number(item) for key, item in value.items()}
+        if kind not in params:
+            raise InputError(f'the table lacks its {kind}: write {{ {kind} = "NAME", ... }}')
+        preset = params.pop("preset", None)
+        return Choice(_name(params.pop(kind)), None if preset is None else _name(preset), params)
+
+    return read
+
+
+def _number(value: Any) -> Any:
+    """`1/255` as a number; any other value as it is."""
+    if isinstance(value, str) and re.fullmatch(r"[\d.]+/[\d.]+", value):
+        return parse_epsilon(value)
+    return value
+
+
+def _epsilon(value: Any) -> float:
+    return parse_epsilon(value if isinstance(value, str) else f"{_real(value)}")
+
+
+def _real(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InputError(f"{value!r} is no number")
+    return value
+
+
+def _steps(value: Any) -> int | None:
+    return None if value == ALL_STEPS else _whole(0)(value)
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{value!r} is no table")
+    return value
+
+
+def _tables(value: Any) -> Mapping[str, Mapping[str, Any]]:
+    for task, settings in _table(value).items():
+        _one_of(*TASKS)(task)
+        _table(settings)
+    return dict(value)
+
+
+@dataclass(frozen=True)
+class _Key:
+    """How one key of a matrix is read: each item of an axis, or the value of a setting."""
+
+    read: Callable[[Any], Any]
+    example: str
+    axis: bool = True
+    field: str = ""
+
+
+_KEYS: Mapping[str, _Key] = {
+    "tasks": _Key(_one_of(*TASKS), '["hashing"]'),
+    "datasets": _Key(_name, '["digits"]'),
+    "backbones": _Key(_name, '["lenet"]'),
+    "weights": _Key(_one_of(*WEIGHTS), '["pretrained"]'),
+    "objectives": _Key(_choice("objective"), '["dpsh"]'),
+    "bits": _Key(_whole(1), "[32]"),
+    "rules": _Key(_name, '["bp", "frsf"]'),
+    "scales": _Key(_one_of(*SCALES), '["xavier"]'),
+    "attacks": _Key(_choice("attack"), '["center", { attack = "hag", steps = 50 }]'),
+    "epsilons": _Key(_epsilon, '["8/255"]'),
+    "gradients": _Key(_name, '["exact", "rule"]'),
+    "seeds": _Key(_whole(0), "[0, 1, 2]"),
+    "steps": _Key(_steps, f'[0, 100, "{ALL_STEPS}"]', field="max_steps"),
+    "queries": _Key(_whole(1), "200", axis=False),
+    "threads": _Key(_whole(1), "1", axis=False),
+    "image_size": _Key(_whole(1), "224", axis=False),
+    "attack": _Key(_table, "{ batch_size = 100 }", axis=False),
+    "pretrain": _Key(_table, "{ epochs = 30 }", axis=False),
+    "finetune": _Key(_tables, "{ hashing = { epochs = 20 } }", axis=False),
+    "audits": _Key(_table, '{ budget = "standard" }', axis=False),
+}
+
+
+def setting_types(config: type) -> Iterator[tuple[str, tuple[type, ...]]]:
+    """The fields of a configuration that take a plain value of TOML, and the types that they take."""
+    types = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "tuple": (list,)}
+    for known in fields(config):
+        kind = str(known.type).partition(" ")[0].partition("[")[0]
+        yield known.name, types.get(kind, (dict,))

@@ -1,0 +1,90 @@
+"""The data and weights that a study takes, checked before anything runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hashrobust.datasets import RetrievalDataset
+from hashrobust.errors import DataError, HashRobustError, InputError
+from hashrobust.experiments.config import FinetuneConfig
+from hashrobust.experiments.study.check import check_size, imagenet_file
+from hashrobust.experiments.study.plan import AttackCell, TrainCell, TrainedCell
+from hashrobust.experiments.study.planned import Planned
+from hashrobust.experiments.study.tasks import TASKS
+from hashrobust.training import objective_for
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as the cells of one task take it; `data` is None where it is not at hand, `missing` says why."""
+
+    task: str
+    dataset: str
+    image_size: int | None
+    cells: tuple[TrainedCell, ...]
+    data: RetrievalDataset | None
+    seconds: float = 0.0
+    missing: str = ""
+
+
+def sources(planned: Planned) -> Iterator[Source]:
+    """What the unfinished cells of a study take, one after the other, as data may not all fit into memory."""
+    groups: dict[tuple[str, str, int | None], list[TrainedCell]] = {}
+    for cell in planned.used():
+        groups.setdefault((cell.task, cell.config.dataset, cell.config.image_size), []).append(cell)
+    for (task, dataset, size), cells in groups.items():
+        started = time.perf_counter()
+        data, missing = None, ""
+        try:
+            data = TASKS[task].load(dataset, data_dir=planned.place.data_dir, image_size=size)
+        except HashRobustError as error:
+            missing = str(error)
+        yield Source(task, dataset, size, tuple(cells), data, time.perf_counter() - started, missing)
+
+
+def check_sources(planned: Planned) -> None:
+    """Refuse a study whose data are not at hand, or do not go with what is asked of them.
+
+    Raises:
+        DataError: a data set is missing or damaged.
+        InputError: too small images, more queries than there are, or an objective that the data do not allow.
+    """
+    for source in sources(planned):
+        within = next(m.within for m in planned.study.matrices if source.dataset in m.datasets)
+        try:
+            if source.data is None:
+                raise DataError(source.missing)
+            _check_data(planned, source, source.data)
+        except InputError as error:
+            line = planned.study.file.line(("datasets",), source.dataset, within=within)
+            raise type(error)(f"{planned.study.file.path}, line {line}: {error}") from error
+
+
+def _check_data(planned: Planned, source: Source, data: RetrievalDataset) -> None:
+    keys = {cell.key for cell in source.cells}
+    there = len(getattr(data, TASKS[source.task].attacked))
+    for cell in planned.cells:
+        if isinstance(cell, AttackCell) and keys & set(cell.needs):
+            wanted = max(attack.queries or 0 for attack in cell.attacks)
+            if wanted > there:
+                raise InputError(
+                    f"{wanted} queries are asked for, {source.dataset} has {there}: lower queries"
+                )
+    for trained in source.cells:
+        config = trained.config
+        check_size(config.backbone, data.image_shape[-1])
+        if isinstance(config, FinetuneConfig):
+            objective_for(data, config.objective, config.bits, config.objective_params, seed=config.seed)
+
+
+def missing_weights(planned: Planned) -> dict[str, str]:
+    """The backbones whose ImageNet weights are asked for and not on this machine, and where they are looked for."""
+    missing: dict[str, str] = {}
+    for cell in planned.used():
+        if isinstance(cell, TrainCell) and cell.config.weights == "imagenet":
+            file = imagenet_file(cell.config.backbone)
+            if file is not None and not file.exists():
+                missing[cell.config.backbone] = str(file)
+    return missing
