@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from hashrobust.experiments.attack_runs import check_gradient_name
 from hashrobust.experiments.audit.plan import AuditConfig
 from hashrobust.experiments.config import AttackConfig, PretrainConfig, preset_values
 from hashrobust.experiments.study.file import Keys, StudyFile
-from hashrobust.experiments.study.matrix import Matrix, Study, setting_types
-from hashrobust.experiments.study.plan import (
+from hashrobust.experiments.study.matrix import Choice, Matrix, Study, setting_types
+from hashrobust.experiments.study.points import (
     audit_config,
     plain_settings,
     points,
@@ -76,29 +76,29 @@ class _Checker:
     file: StudyFile
     matrix: Matrix
 
-    def error(self, keys: Keys, sentence: str, value: object = None) -> InputError:
-        return self.file.error(keys, sentence, value, within=self.matrix.within)
+    def error(self, keys: Keys, sentence: str, *values: object) -> InputError:
+        return self.file.error(keys, sentence, *values, within=self.matrix.within)
 
     @contextmanager
-    def at(self, *keys: str, value: object = None) -> Iterator[None]:
-        """What is wrong within the block is said with the line of the key, or of the value below it."""
+    def at(self, *keys: str | int, values: Sequence[object] = ()) -> Iterator[None]:
+        """What is wrong within the block is said with the line of the key, or of the values below it."""
         try:
             yield
         except InputError as error:
-            raise self.error(keys, str(error), value) from error
+            raise self.error(keys, str(error), *values) from error
 
     def check_names(self) -> None:
         for name in self.matrix.backbones:
-            with self.at("backbones", value=name):
+            with self.at("backbones", values=[name]):
                 backbones[name]
         for name in self.matrix.rules:
-            with self.at("rules", value=name):
+            with self.at("rules", values=[name]):
                 rules[name]
         for name in self.matrix.datasets:
-            with self.at("datasets", value=name):
+            with self.at("datasets", values=[name]):
                 _check_dataset(name)
         for name in self.matrix.gradients:
-            with self.at("gradients", value=name):
+            with self.at("gradients", values=[name]):
                 check_gradient_name(name)
 
     def check_settings(self) -> None:
@@ -144,8 +144,8 @@ class _Checker:
     def check_objectives(self) -> None:
         if not any(TASKS[task].coded for task in self.matrix.tasks):
             return
-        for choice in self.matrix.objectives:
-            with self.at("objectives", *choice.params, value=None if choice.params else choice.name):
+        for place, choice in enumerate(self.matrix.objectives):
+            with self.at("objectives", place, *choice.params, values=_words(choice)):
                 if choice.preset is not None:
                     raise InputError("objectives have no presets: write preset in [finetune.hashing]")
                 for taken in sorted({"bits", "num_classes", "similar_share"} & set(choice.params)):
@@ -157,8 +157,8 @@ class _Checker:
                     build_objective(choice.name, bits=bits, num_classes=2, similar_share=0.5, **choice.params)
 
     def check_attacks(self) -> None:
-        for choice in self.matrix.attacks:
-            with self.at("attacks", *choice.params, value=None if choice.params else choice.name):
+        for place, choice in enumerate(self.matrix.attacks):
+            with self.at("attacks", place, *choice.params, values=_words(choice)):
                 for taken in sorted({"epsilon", "seed"} & set(choice.params)):
                     mend = (
                         "is an axis: write epsilons" if taken == "epsilon" else "is shared: write attack.seed"
@@ -169,7 +169,7 @@ class _Checker:
             serves = tasks_of(choice.name)
             if not serves & set(self.matrix.tasks):
                 raise self.error(
-                    ("attacks",),
+                    ("attacks", place),
                     f"attack '{choice.name}' is for {' and '.join(sorted(serves))}, the tasks here are "
                     f"{' and '.join(self.matrix.tasks)}: take it off, or add its task",
                     choice.name,
@@ -186,7 +186,8 @@ class _Checker:
                 )
             with self.at("image_size"):
                 check_size(name, matrix.image_size)
-        for point in points(matrix):
+        alike = ("seeds", "datasets", "backbones", "weights", "rules", "scales", "max_steps")
+        for point in points(replace(matrix, **{axis: getattr(matrix, axis)[:1] for axis in alike})):
             # What is wrong only together, such as a rate and its factor.
             with self.at("finetune", point.task, *matrix.finetune.get(point.task, {})):
                 train_config(matrix, point)
@@ -223,6 +224,11 @@ def check_size(backbone: str, size: int | None) -> None:
 def _own(config: type) -> frozenset[str]:
     """The settings of a configuration that do not follow from the axes."""
     return frozenset(known.name for known in fields(config)) - _BY_AXES
+
+
+def _words(choice: Choice) -> list[object]:
+    """What tells the choice from others in the file."""
+    return [choice.name, *(value for value in choice.params.values() if isinstance(value, str | int))]
 
 
 def imagenet_file(backbone: str) -> Path | None:

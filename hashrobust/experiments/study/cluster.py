@@ -41,7 +41,7 @@ class Cluster:
         except BaseException:
             self._client.close()
             raise
-        self._done: Any = distributed.as_completed()  # type: ignore[no-untyped-call]
+        self._done: Any = distributed.as_completed(loop=self._client.loop)  # type: ignore[no-untyped-call]
         self._cells: dict[str, Cell] = {}
 
     def submit(self, cell: Cell, runs: Sequence[str]) -> None:

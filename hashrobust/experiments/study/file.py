@@ -48,26 +48,24 @@ class StudyFile:
             ) from error
         return cls(path, text, content, _places(text.splitlines()))
 
-    def error(self, keys: Keys, sentence: str, value: object = None, *, within: Keys = ()) -> InputError:
-        """An error that names the file and the line of a key, or of a value that stands below it.
+    def error(self, keys: Keys, sentence: str, *values: object, within: Keys = ()) -> InputError:
+        """An error that names the file and the line of a key, or of values that stand below it.
 
         With `within`, the key of that table is meant if it has one, else the same key at the top.
         """
-        return InputError(f"{self.path}, line {self.line(keys, value, within=within)}: {sentence}")
+        return InputError(f"{self.path}, line {self.line(keys, *values, within=within)}: {sentence}")
 
-    def line(self, keys: Keys, value: object = None, *, within: Keys = ()) -> int:
-        """The line (from 1) that `error` names."""
+    def line(self, keys: Keys, *values: object, within: Keys = ()) -> int:
+        """The line (from 1) that `error` names: of those below the key the first with the most of the words."""
         own, top = self._longest(within + keys), self._longest(keys)
         place = own if len(own) > len(within) or not top else top
         first = self._places.get(place, 1)
         lines = self.text.splitlines()
         end = min((number for number in self._places.values() if number > first), default=len(lines) + 1)
-        inner = [key for key in reversed(keys) if isinstance(key, str) and key not in place]
-        for word in [*([] if value is None else [value]), *inner]:
-            for number in range(first, end):
-                if _stands_in(word, lines[number - 1]):
-                    return number
-        return first
+        words = {*values, *(key for key in keys if isinstance(key, str) and key not in place)}
+        return max(
+            range(first, end), key=lambda number: sum(_stands_in(word, lines[number - 1]) for word in words)
+        )
 
     def _longest(self, keys: Keys) -> Keys:
         """The longest beginning of the keys whose line is known."""
@@ -86,13 +84,15 @@ def _places(lines: Sequence[str]) -> dict[Keys, int]:
             table = ()
             for name in _split(header[2]):
                 table = (*table, counts[table] - 1, name) if table in counts else (*table, name)
+                places.setdefault(table, number)
             if header[1] == "[[":
                 counts[table] = counts.get(table, 0) + 1
-                places.setdefault(table, number)
                 table = (*table, counts[table] - 1)
-            places.setdefault(table, number)
+                places[table] = number
         elif key := _KEY.match(line):
-            places.setdefault((*table, *_split(key[1])), number)
+            names = _split(key[1])
+            for length in range(1, len(names) + 1):
+                places.setdefault((*table, *names[:length]), number)
     return places
 
 

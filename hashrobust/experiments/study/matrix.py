@@ -121,8 +121,8 @@ class _Reader:
         values = {_KEYS[key].field or key: self.value(key, merged[key]) for key in merged}
         return Matrix(**values, within=self.within)
 
-    def error(self, keys: Keys, sentence: str, value: object = None) -> InputError:
-        return self.file.error(keys, sentence, value, within=self.within)
+    def error(self, keys: Keys, sentence: str, *values: object) -> InputError:
+        return self.file.error(keys, sentence, *values, within=self.within)
 
     def value(self, key: str, value: Any) -> Any:
         kind = _KEYS[key]
@@ -141,9 +141,9 @@ class _Reader:
         try:
             return kind.read(value)
         except InputError as error:
-            shown = value if isinstance(value, str | int | float) else None
+            words = _words_of(value)
             mend = "" if ":" in str(error) else f": write {key} = {kind.example}"
-            raise self.error(keys, f"{key}: {error}{mend}", shown) from None
+            raise self.error(keys, f"{key}: {error}{mend}", *words) from None
 
 
 def _merge(top: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,6 +153,13 @@ def _merge(top: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
+
+
+def _words_of(value: Any) -> list[Any]:
+    """The words by which a value is found in the file."""
+    if isinstance(value, dict):
+        return [word for item in value.items() for word in item if isinstance(word, str | int)]
+    return [value] if isinstance(value, str | int | float) else []
 
 
 def _name(value: Any) -> str:

@@ -1,0 +1,164 @@
+"""From the axes of a matrix to configurations: what is trained, and how it is attacked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import product
+from typing import Any
+
+from hashrobust.attacks import attacks
+from hashrobust.experiments.attack_runs import build, with_gradient
+from hashrobust.experiments.audit.plan import AuditConfig
+from hashrobust.experiments.config import (
+    AttackConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    parse_epsilon,
+    preset_values,
+)
+from hashrobust.experiments.study.matrix import Choice, Matrix
+from hashrobust.experiments.study.tasks import TASKS
+from hashrobust.experiments.training_runs import objective_params_of_preset
+
+RuleConfig = FinetuneConfig
+"""Of a training by rule."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of a matrix's axes, as far as it says what is trained."""
+
+    task: str
+    dataset: str
+    backbone: str
+    weights: str
+    objective: Choice
+    bits: int
+    rule: str
+    scale: str
+    max_steps: int | None
+    seed: int
+
+
+def points(matrix: Matrix) -> Iterator[Point]:
+    """What a matrix trains, seed by seed; combinations that say the same come more than once."""
+    where = product(matrix.seeds, matrix.tasks, matrix.datasets, matrix.backbones, matrix.weights)
+    for seed, task, dataset, backbone, weights in where:
+        heads = product(matrix.objectives, matrix.bits) if TASKS[task].coded else [(Choice(""), 0)]
+        for objective, bits in heads:
+            for rule, scale, steps in product(matrix.rules, matrix.scales, matrix.max_steps):
+                yield Point(
+                    task=task,
+                    dataset=dataset,
+                    backbone=backbone,
+                    weights=weights,
+                    objective=objective,
+                    bits=bits,
+                    rule=rule,
+                    # Backpropagation has no feedback to scale.
+                    scale="xavier" if rule == "bp" else scale,
+                    max_steps=steps,
+                    seed=seed,
+                )
+
+
+def pretrain_config(matrix: Matrix, point: Point) -> PretrainConfig:
+    """The pre-training behind a point."""
+    return PretrainConfig(
+        **_trained_on(matrix, point), **plain_settings(matrix.pretrain), **TASKS[point.task].pretraining
+    )
+
+
+def train_config(matrix: Matrix, point: Point) -> RuleConfig:
+    """The training at a point; it names the run of its pre-training, whose digest is known only later."""
+    task = TASKS[point.task]
+    weights = point.weights
+    if weights == "pretrained":
+        weights = f"run:{pretrain_config(matrix, point).run_name}"
+    settings: dict[str, Any] = {
+        **_training_settings(point.task, matrix.finetune.get(point.task, {}), point.objective),
+        **_trained_on(matrix, point),
+        "weights": weights,
+        "rule": point.rule,
+        "feedback_scale": point.scale,
+        "max_steps": point.max_steps,
+    }
+    if task.coded:
+        settings |= {"objective": point.objective.name, "bits": point.bits}
+    return task.config(**settings)
+
+
+def _trained_on(matrix: Matrix, point: Point) -> dict[str, Any]:
+    """What pre-training and training have in common."""
+    return {
+        "dataset": point.dataset,
+        "image_size": matrix.image_size,
+        "backbone": point.backbone,
+        "threads": matrix.threads,
+        "seed": point.seed,
+    }
+
+
+def plain_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of training as a configuration has them: TOML has no None, a patience of 0 stands for it."""
+    return {key: None if (key, value) == ("patience", 0) else value for key, value in given.items()}
+
+
+def _training_settings(task: str, given: Mapping[str, Any], objective: Choice) -> dict[str, Any]:
+    """The settings of a task's training: those of its preset, with what was given over them."""
+    config = TASKS[task].config
+    known = {known.name for known in fields(config)}
+    settings = dict(given)
+    preset = settings.pop("preset", None)
+    values = preset_values(preset)[0] if preset else {}
+    merged = {key: value for key, value in values.items() if key in known} | plain_settings(settings)
+    if TASKS[task].coded:
+        fitting = objective_params_of_preset(preset, objective.name) if preset else {}
+        merged["objective_params"] = fitting | dict(objective.params)
+    return merged
+
+
+def attack_configs(matrix: Matrix, task: str, rule: str) -> Iterator[AttackConfig]:
+    """The attacks of a matrix on a run of a task that was trained by a rule; some come more than once."""
+    for choice, epsilon, gradient in product(matrix.attacks, matrix.epsilons, matrix.gradients):
+        if task in tasks_of(choice.name):
+            config = _attack_config(matrix, choice, epsilon, own_gradient(gradient, rule))
+            yield with_gradient(config, build(config))
+
+
+def tasks_of(attack: str) -> frozenset[str]:
+    """The tasks that an attack serves."""
+    return frozenset(getattr(attacks[attack], "tasks", {"hashing"}))
+
+
+def _attack_config(matrix: Matrix, choice: Choice, epsilon: float, gradient: str) -> AttackConfig:
+    """One attack of a matrix."""
+    return AttackConfig(
+        attack=choice.name,
+        preset=choice.preset,
+        params=dict(choice.params),
+        epsilon=epsilon,
+        gradient=gradient,
+        queries=matrix.queries,
+        threads=matrix.threads,
+        **matrix.attack,
+    )
+
+
+def own_gradient(gradient: str, rule: str) -> str:
+    """The gradient under its shortest name: by backpropagation is exact, by the run's own rule is `rule`."""
+    by = rule if gradient == "rule" else gradient.removeprefix("rule:")
+    if gradient == "exact" or by == "bp":
+        return "exact"
+    return "rule" if by == rule else gradient
+
+
+def audit_config(matrix: Matrix) -> AuditConfig:
+    """The audits of a matrix."""
+    given = dict(matrix.audits or {})
+    if "epsilon" in given:
+        given["epsilon"] = parse_epsilon(str(given["epsilon"]))
+    if "also" in given:
+        given["also"] = tuple(given["also"])
+    return AuditConfig(**{"queries": matrix.queries, "threads": matrix.threads, **matrix.attack, **given})

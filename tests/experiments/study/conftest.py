@@ -1,0 +1,120 @@
+"""A study that takes seconds, to be written to a file as it is or changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hashrobust.experiments.study import plan_study, run_study
+
+STUDY = """\
+name = "tiny"
+results = "results"
+datasets = ["digits"]
+backbones = ["lenet"]
+objectives = ["csq"]
+bits = [12]
+rules = ["bp", "frsf"]
+attacks = [{ attack = "center", steps = 6 }, "noise"]
+epsilons = ["16/255"]
+queries = 12
+image_size = 16
+
+[attack]
+batch_size = 8
+
+[pretrain]
+epochs = 2
+batch_size = 50
+
+[finetune.hashing]
+epochs = 3
+batch_size = 50
+learning_rate = 2e-3
+"""
+
+BROKEN = '''
+import os, signal
+from dataclasses import dataclass
+from hashrobust.attacks import Attack, attacks
+from hashrobust.objectives import Objective, objectives
+
+@attacks.register("stumbling")
+@dataclass(frozen=True, kw_only=True)
+class Stumbling(Attack):
+    """Stumbles over its own feet."""
+    def perturb(self, model, clean, labels, context):
+        raise RuntimeError("a foot in the way")
+
+@objectives.register("failing")
+class Failing(Objective):
+    """Fails at the first step."""
+    def loss(self, z, labels, step):
+        raise RuntimeError("no loss today")
+
+@objectives.register("deadly")
+class Deadly(Objective):
+    """Takes its process along."""
+    def loss(self, z, labels, step):
+        os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+
+@pytest.fixture(autouse=True)
+def _without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without PATH there is no git, whose answer may change while tests run."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the study, each old text replaced by a new one."""
+
+    def write(*changes: tuple[str, str], name: str = "tiny.toml", text: str = STUDY) -> Path:
+        for old, new in changes:
+            assert old in text, old
+            text = text.replace(old, new)
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the study, run once and left alone. Not to be changed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.toml").write_text(STUDY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "")
+        result = run_study(plan_study(folder / "tiny.toml", folder / "results"))
+    assert result.failures == []
+    return folder / "results"
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    """Components that go wrong."""
+    path = tmp_path / "broken.py"
+    path.write_text(BROKEN)
+    return path
+
+
+@pytest.fixture
+def command() -> Callable[..., subprocess.Popen[str]]:
+    """Starts `hashrobust study` in a process of its own."""
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "hashrobust", "study", *map(str, arguments)]
+        return subprocess.Popen(
+            words, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    return start
