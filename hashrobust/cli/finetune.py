@@ -57,7 +57,9 @@ def command(
         typer.Option(help="Last layer's learning rate / backbone's.", show_default="10; classification: 1"),
     ] = 10.0,
     weight_decay: Annotated[float, typer.Option(help="Of the optimizer.")] = 5e-4,
-    schedule: Annotated[str, typer.Option(help="constant, cosine, or step: /10 at 1/2 and 3/4.")] = "constant",
+    schedule: Annotated[
+        str, typer.Option(help="constant, cosine, or step: /10 at 1/2 and 3/4.")
+    ] = "constant",
     patience: Annotated[
         int, typer.Option(help="Epochs without a better validation score before stopping; 0: never.")
     ] = 10,

@@ -13,11 +13,19 @@ from hashrobust.errors import BusyError, HashRobustError, InputError
 from hashrobust.experiments.attack_runs import Where, attack_run
 from hashrobust.experiments.audit.plan import AuditConfig
 from hashrobust.experiments.audit.runs import RESULT, audit_run
-from hashrobust.experiments.retrieval_runs import METRICS, evaluate_run
+from hashrobust.experiments.retrieval_runs import METRICS
 from hashrobust.experiments.store import AT_EPOCH, Folder
-from hashrobust.experiments.study.plan import AttackCell, AuditCell, Cell, PretrainCell, TrainCell
+from hashrobust.experiments.study.plan import (
+    AttackCell,
+    AuditCell,
+    Cell,
+    PretrainCell,
+    TrainCell,
+    TrainedCell,
+)
 from hashrobust.experiments.study.tasks import TASKS
-from hashrobust.experiments.training_runs import MODEL, pretrain_run, resolve_weights
+from hashrobust.experiments.training_runs import pretrain_run
+from hashrobust.experiments.weights import MODEL, resolve_weights
 from hashrobust.progress import Silent
 
 T = TypeVar("T")
@@ -67,12 +75,15 @@ def run_cell(cell: Cell, runs: Sequence[str], place: Place) -> Outcome:
 def _make(cell: Cell, runs: Sequence[str], place: Place) -> Folder:
     """The run of a cell with one unit."""
     where: dict[str, Any] = {"data_dir": place.data_dir, "device": place.device}
+    task = TASKS[cell.task]
     if isinstance(cell, PretrainCell):
-        return pretrain_run(cell.config, place.results, **where)
+        run = pretrain_run(cell.config, place.results, **where)
+        if task.attacks_pretrained:
+            task.evaluate(run, **where)
+        return run
     if isinstance(cell, TrainCell):
-        run = TASKS[cell.task].train(cell.config, place.results, **where)
-        if TASKS[cell.task].coded:
-            evaluate_run(run, **where)
+        run = task.train(cell.config, place.results, **where)
+        task.evaluate(run, **where)
         return run
     assert isinstance(cell, AuditCell)
     run, control = (Folder.open(place.results / name) for name in runs)
@@ -121,19 +132,26 @@ def present(cell: Cell, runs: Sequence[str], place: Place) -> Outcome:
     if isinstance(cell, AuditCell):
         run = Folder(place.results / runs[0])
         return Outcome(run.name, int(_has_audit(run, runs[1], cell.config)))
-    assert isinstance(cell, PretrainCell | TrainCell)
+    assert isinstance(cell, TrainedCell)
     name = _run_name(cell, place.results)
-    evaluated = isinstance(cell, PretrainCell) or TASKS[cell.task].coded
-    done = name and Folder(place.results / name).has(MODEL, *([METRICS] if evaluated else []))
+    done = name and Folder(place.results / name).has(*_last_files(cell))
     return Outcome(name, 1) if done else Outcome()
 
 
-def _run_name(cell: PretrainCell | TrainCell, results: Path) -> str:
+def _last_files(cell: TrainedCell) -> set[str]:
+    """The files without which a training or its evaluation is not finished."""
+    task = TASKS[cell.task]
+    if isinstance(cell, TrainCell):
+        return {MODEL, task.measured}
+    return {MODEL, METRICS, task.measured} if task.attacks_pretrained else {MODEL, METRICS}
+
+
+def _run_name(cell: TrainedCell, results: Path) -> str:
     """The name that the run of a training has, if what it starts from is there."""
     if isinstance(cell, PretrainCell):
         return cell.config.run_name
     try:
-        return resolve_weights(cell.config, results)[0].run_name
+        return resolve_weights(cell.config, results)[0].run_name  # type: ignore[type-var]
     except InputError:
         return ""
 

@@ -166,7 +166,7 @@ class _Checker:
                     raise InputError(f"'{taken}' of attack '{choice.name}' {mend}, outside of attacks")
                 for epsilon in self.matrix.epsilons:
                     build_attack(choice.name, preset=choice.preset, **{**choice.params, "epsilon": epsilon})
-            serves = tasks_of(choice.name)
+            serves = tasks_of(choice)
             if not serves & set(self.matrix.tasks):
                 raise self.error(
                     ("attacks", place),
@@ -197,14 +197,18 @@ class _Checker:
             self.check_audits(matrix.audits)
 
     def check_audits(self, settings: Mapping[str, Any]) -> None:
-        if "hashing" not in self.matrix.tasks:
-            raise self.error(("audits",), 'audits are for hashing: add "hashing" to tasks, or drop them')
         if "bp" not in self.matrix.rules or len(set(self.matrix.rules)) < 2:
             raise self.error(
                 ("audits",), 'audits compare other rules with "bp": write rules = ["bp", ...], or drop them'
             )
-        with self.at("audits", *settings):
-            audit_config(self.matrix)
+        for task in self.matrix.tasks:
+            with self.at("audits", *settings):
+                config = audit_config(self.matrix, task)
+                for name in (config.attack, *config.also):
+                    if task not in tasks_of(Choice(name)):
+                        raise InputError(
+                            f"attack '{name}' of the audits is not for {task}: give it a [[matrix]] of its own"
+                        )
 
 
 def check_size(backbone: str, size: int | None) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hashrobust.attacks import GradientAttack, SearchAttack
-from hashrobust.datasets import RetrievalDataset
+from hashrobust.datasets import LabelledDataset, RetrievalDataset
 from hashrobust.experiments.attack_runs import build
 from hashrobust.experiments.audit.plan import plan
 from hashrobust.experiments.bench import gradient_path
@@ -94,7 +94,7 @@ def estimate(planned: Planned, progress: Progress | None = None) -> Estimate:
     return result
 
 
-def _measure(planned: Planned, source: Source, data: RetrievalDataset, backbone: str) -> Pace:
+def _measure(planned: Planned, source: Source, data: LabelledDataset, backbone: str) -> Pace:
     """A few training steps and one gradient of a fresh network, by a rule if the study has one."""
     task, device = TASKS[source.task], choose_device(planned.place.device)
     asked = [
@@ -117,7 +117,7 @@ def _measure(planned: Planned, source: Source, data: RetrievalDataset, backbone:
         watch = _Stopwatch()
         with suppress(_EnoughError):
             task.fit(model.to(device), data, config, watch)
-        split = getattr(data, task.attacked)
+        split = data.asked
         images = split.load(range(min(_BATCH, len(split)))).to(device)
         with gradient_path(model.eval(), "exact") as through:
             forward, gradient = _passes(through, images)
@@ -181,7 +181,7 @@ class _Stopwatch(Silent):
         yield advance
 
 
-def _add(result: Estimate, planned: Planned, cell: TrainedCell, pace: Pace, data: RetrievalDataset) -> None:
+def _add(result: Estimate, planned: Planned, cell: TrainedCell, pace: Pace, data: LabelledDataset) -> None:
     """Add what is missing of a training, and of all that is done with its run."""
     if planned.left(cell):
         result.seconds[cell.stage, cell.task] += _training_seconds(cell, pace, data)
@@ -192,12 +192,18 @@ def _add(result: Estimate, planned: Planned, cell: TrainedCell, pace: Pace, data
                 seconds = share * _attacks_seconds(other.attacks, pace, data) + pace.loading
                 result.seconds[ATTACK, cell.task] += seconds
             elif isinstance(other, AuditCell) and isinstance(cell, TrainCell):
-                suite = plan(other.config, queries=len(data.query), rule=cell.config.rule, control="twin")
+                suite = plan(
+                    other.config,
+                    queries=len(data.asked),
+                    task=cell.task,
+                    rule=cell.config.rule,
+                    control="twin",
+                )
                 seconds = _attacks_seconds([audited.config for audited in suite], pace, data)
                 result.seconds[AUDIT, cell.task] += seconds
 
 
-def _training_seconds(cell: TrainedCell, pace: Pace, data: RetrievalDataset) -> float:
+def _training_seconds(cell: TrainedCell, pace: Pace, data: LabelledDataset) -> float:
     config, images = cell.config, len(data.train)
     steps_an_epoch = math.ceil((images - 1) / config.batch_size)
     steps = config.epochs * steps_an_epoch
@@ -205,20 +211,23 @@ def _training_seconds(cell: TrainedCell, pace: Pace, data: RetrievalDataset) -> 
         steps = min(steps, config.max_steps)
     passes = 0.0
     if isinstance(cell, TrainCell):
-        passes = math.ceil(steps / steps_an_epoch) * len(data.validation)
-        if TASKS[cell.task].coded:
-            passes += sum(map(len, (data.train, data.query, data.validation, data.database)))
+        asked = (
+            len(data.train) + len(data.query) + len(data.database)
+            if isinstance(data, RetrievalDataset)
+            else len(data.asked)
+        )
+        passes = asked + (1 + math.ceil(steps / steps_an_epoch)) * len(data.validation)
     trained = min(steps * config.batch_size, steps / steps_an_epoch * images)
     return trained * pace.training + passes * pace.forward + pace.loading
 
 
-def _attacks_seconds(configs: Sequence[AttackConfig], pace: Pace, data: RetrievalDataset) -> float:
+def _attacks_seconds(configs: Sequence[AttackConfig], pace: Pace, data: LabelledDataset) -> float:
     total = 0.0
     for config in configs:
         attack = build(config)
         gradients = attack.gradient_steps if isinstance(attack, GradientAttack) else 0
         passes = attack.budget if isinstance(attack, SearchAttack) else 0
-        split = getattr(data, TASKS[pace.task].attacked)
+        split = data.asked
         queries = len(split) if config.queries is None else min(config.queries, len(split))
         total += queries * (gradients * pace.gradient + (passes + 5) * pace.forward) + _PER_ATTACK
     checks = len({config.epsilon for config in configs})

@@ -12,14 +12,13 @@ from hashrobust.experiments.config import AttackConfig, PretrainConfig
 from hashrobust.experiments.study.matrix import Matrix
 from hashrobust.experiments.study.points import (
     Point,
-    RuleConfig,
     attack_configs,
     audit_config,
     points,
     pretrain_config,
     train_config,
 )
-from hashrobust.experiments.study.tasks import TASKS
+from hashrobust.experiments.study.tasks import TASKS, TrainedConfig
 
 PRETRAIN, TRAIN, ATTACK, AUDIT = STAGES = ("pretrain", "train", "attack", "audit")
 
@@ -59,7 +58,7 @@ class TrainCell(Cell):
     """A training by rule, with the evaluation of what it made."""
 
     stage = TRAIN
-    config: RuleConfig
+    config: TrainedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,12 +140,12 @@ class _Plan:
         return self.trained.setdefault(cell.key, cell)
 
     def add_audits(self, matrix: Matrix) -> None:
-        """An audit of each hashing run that backpropagation did not train, against its twin that it did."""
-        config = audit_config(matrix)
+        """An audit of each run that backpropagation did not train, against its twin that it did."""
         before: dict[str, str] = {}
         for point in points(matrix):
-            if not TASKS[point.task].coded or point.rule == "bp":
+            if point.rule == "bp":
                 continue
+            config = audit_config(matrix, point.task)
             twin = replace(point, rule="bp", scale="xavier")
             run, control = (f"{TRAIN}/{train_config(matrix, at).run_name}" for at in (point, twin))
             key = f"{AUDIT}/{config.folder_name}/{run.partition('/')[2]}"
@@ -188,7 +187,7 @@ def _stem(run_name: str) -> str:
     return run_name.rpartition("-")[0]
 
 
-def _label(config: RuleConfig, point: Point) -> str:
+def _label(config: TrainedConfig, point: Point) -> str:
     words = [_stem(config.run_name)]
     if point.weights != "pretrained":
         words.append(f"weights {point.weights}")

@@ -7,22 +7,18 @@ from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any
 
-from hashrobust.attacks import attacks
+from hashrobust.attacks import build_attack
 from hashrobust.experiments.attack_runs import build, with_gradient
-from hashrobust.experiments.audit.plan import AuditConfig
+from hashrobust.experiments.audit.plan import DEFAULT_ATTACKS, AuditConfig
 from hashrobust.experiments.config import (
     AttackConfig,
-    FinetuneConfig,
     PretrainConfig,
     parse_epsilon,
     preset_values,
 )
 from hashrobust.experiments.study.matrix import Choice, Matrix
-from hashrobust.experiments.study.tasks import TASKS
+from hashrobust.experiments.study.tasks import TASKS, TrainedConfig
 from hashrobust.experiments.training_runs import objective_params_of_preset
-
-RuleConfig = FinetuneConfig
-"""Of a training by rule."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def pretrain_config(matrix: Matrix, point: Point) -> PretrainConfig:
     )
 
 
-def train_config(matrix: Matrix, point: Point) -> RuleConfig:
+def train_config(matrix: Matrix, point: Point) -> TrainedConfig:
     """The training at a point; it names the run of its pre-training, whose digest is known only later."""
     task = TASKS[point.task]
     weights = point.weights
@@ -121,15 +117,16 @@ def _training_settings(task: str, given: Mapping[str, Any], objective: Choice) -
 
 def attack_configs(matrix: Matrix, task: str, rule: str) -> Iterator[AttackConfig]:
     """The attacks of a matrix on a run of a task that was trained by a rule; some come more than once."""
-    for choice, epsilon, gradient in product(matrix.attacks, matrix.epsilons, matrix.gradients):
-        if task in tasks_of(choice.name):
-            config = _attack_config(matrix, choice, epsilon, own_gradient(gradient, rule))
-            yield with_gradient(config, build(config))
+    chosen = [choice for choice in matrix.attacks if task in tasks_of(choice)]
+    for choice, epsilon, gradient in product(chosen, matrix.epsilons, matrix.gradients):
+        config = _attack_config(matrix, choice, epsilon, own_gradient(gradient, rule))
+        yield with_gradient(config, build(config))
 
 
-def tasks_of(attack: str) -> frozenset[str]:
-    """The tasks that an attack serves."""
-    return frozenset(getattr(attacks[attack], "tasks", {"hashing"}))
+def tasks_of(choice: Choice) -> frozenset[str]:
+    """The tasks that an attack serves with its parameters."""
+    attack = build_attack(choice.name, preset=choice.preset, **choice.params)
+    return attack.tasks & {"hashing"} if attack.goal == "targeted" else attack.tasks
 
 
 def _attack_config(matrix: Matrix, choice: Choice, epsilon: float, gradient: str) -> AttackConfig:
@@ -154,9 +151,9 @@ def own_gradient(gradient: str, rule: str) -> str:
     return "rule" if by == rule else gradient
 
 
-def audit_config(matrix: Matrix) -> AuditConfig:
-    """The audits of a matrix."""
-    given = dict(matrix.audits or {})
+def audit_config(matrix: Matrix, task: str) -> AuditConfig:
+    """The audits of a matrix on the runs of a task."""
+    given = {"attack": DEFAULT_ATTACKS[task], **(matrix.audits or {})}
     if "epsilon" in given:
         given["epsilon"] = parse_epsilon(str(given["epsilon"]))
     if "also" in given:

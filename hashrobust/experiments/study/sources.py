@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hashrobust.datasets import RetrievalDataset
+from hashrobust.datasets import LabelledDataset, RetrievalDataset
 from hashrobust.errors import DataError, HashRobustError, InputError
 from hashrobust.experiments.config import FinetuneConfig
 from hashrobust.experiments.study.check import check_size, imagenet_file
@@ -24,7 +24,7 @@ class Source:
     dataset: str
     image_size: int | None
     cells: tuple[TrainedCell, ...]
-    data: RetrievalDataset | None
+    data: LabelledDataset | None
     seconds: float = 0.0
     missing: str = ""
 
@@ -62,9 +62,9 @@ def check_sources(planned: Planned) -> None:
             raise type(error)(f"{planned.study.file.path}, line {line}: {error}") from error
 
 
-def _check_data(planned: Planned, source: Source, data: RetrievalDataset) -> None:
+def _check_data(planned: Planned, source: Source, data: LabelledDataset) -> None:
     keys = {cell.key for cell in source.cells}
-    there = len(getattr(data, TASKS[source.task].attacked))
+    there = len(data.asked)
     for cell in planned.cells:
         if isinstance(cell, AttackCell) and keys & set(cell.needs):
             wanted = max(attack.queries or 0 for attack in cell.attacks)
@@ -75,7 +75,7 @@ def _check_data(planned: Planned, source: Source, data: RetrievalDataset) -> Non
     for trained in source.cells:
         config = trained.config
         check_size(config.backbone, data.image_shape[-1])
-        if isinstance(config, FinetuneConfig):
+        if isinstance(config, FinetuneConfig) and isinstance(data, RetrievalDataset):
             objective_for(data, config.objective, config.bits, config.objective_params, seed=config.seed)
 
 

@@ -124,7 +124,7 @@ def test_a_second_study_is_kept_out(study: Callable[..., Path], tmp_path: Path) 
 
     class Meddler:
         def track(self, *arguments: object, **options: object) -> object:
-            with pytest.raises(BusyError, match="another study writes to .*: wait for it to end, or give"):
+            with pytest.raises(BusyError, match=r"another study writes to .*: wait for it to end, or give"):
                 run_study(planned)
             said.append("kept out")
             raise KeyboardInterrupt
