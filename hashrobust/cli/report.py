@@ -39,10 +39,17 @@ def command(
     paper: Annotated[
         bool, typer.Option("--paper-table", help="Print the table that goes into a paper.")
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write one page to read in a browser, with interactive figures; the folder of tables and figures "
+            "then only if --output names it."
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Gather every run into tables (CSV, Parquet, Markdown, LaTeX) and figures."""
+    """Gather every run into tables (CSV, Parquet, Markdown, LaTeX) and figures, or into one HTML page."""
     from hashrobust.reports.audit_attacks import without_audits
     from hashrobust.reports.filters import filter_frame
     from hashrobust.reports.findings import findings
@@ -51,17 +58,25 @@ def command(
     from hashrobust.reports.tables import paper_table
     from hashrobust.reports.write import DEFAULT_FORMATS, summary_tables, write_report
 
+    if html is not None:
+        from hashrobust.reports.page import check_place, write_page
+
+        check_place(html)
     whole = filter_frame(results_frame(results), filters)
     frame, of_audits = without_audits(whole)
     columns = split_list(group_by) or None
-    written = write_report(
-        results,
-        output or results / "report",
-        group_by=columns,
-        metric=metric,
-        filters=filters,
-        formats=split_list(formats) or DEFAULT_FORMATS,
-    )
+    written = []
+    if html is None or output is not None:
+        written += write_report(
+            results,
+            output or results / "report",
+            group_by=columns,
+            metric=metric,
+            filters=filters,
+            formats=split_list(formats) or DEFAULT_FORMATS,
+        )
+    if html is not None:
+        written.append(write_page(results, html, filters=filters))
     progress = ConsoleProgress(quiet=quiet)
     unfinished = whole.attrs.get("unfinished", [])
     if unfinished:

@@ -60,6 +60,8 @@ class WorstCase:
     """Those of the run."""
     attacks: tuple[str, ...]
     """The attacks that were joined."""
+    folders: tuple[str, ...]
+    """Theirs, `<run>/attacks/<attack>`."""
     query_ids: NDArray[np.int64]
     clean: NDArray[np.float64]
     """(Q,) score of each query without an attack."""
@@ -116,11 +118,12 @@ def worst_cases(frame: pd.DataFrame, results: Path) -> list[WorstCase]:
             table = folder.read_table(QUERIES, made_by="attack").sort_values("query_id", ignore_index=True)
             key = (row["run"], round(row["epsilon"], 9), tuple(table["query_id"]))
             joined.setdefault(key, []).append((row, table))
-    settings = [c for c in frame.attrs.get("settings", frame.columns) if _is_of_run(str(c))]
+    settings = [c for c in frame.attrs.get("settings", frame.columns) if is_of_run(str(c))]
     return [_join(members, settings) for members in joined.values()]
 
 
-def _is_of_run(column: str) -> bool:
+def is_of_run(column: str) -> bool:
+    """Whether a setting is one of the run and not of the attack."""
     return column not in _OF_ATTACK and not column.startswith(("attack_", "params."))
 
 
@@ -134,6 +137,7 @@ def _join(members: Sequence[tuple[dict[str, Any], pd.DataFrame]], settings: Sequ
         task=task,
         settings={name: first[name] for name in settings if name in first},
         attacks=_distinct([row for row, _ in members]),
+        folders=tuple(row["folder"] for row, _ in members),
         query_ids=table["query_id"].to_numpy(),
         clean=table[clean].to_numpy(dtype=float),
         scores=np.stack([queries[attacked].to_numpy(dtype=float) for _, queries in members]),
@@ -149,18 +153,25 @@ def _distinct(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     )
 
 
-def attack_name(row: Mapping[str, Any]) -> str:
-    """An attack with whose gradient it followed and its own parameters."""
-    gradient = str(row["gradient"])
-    words = {"none": "no gradient", "transfer": "transfer"}.get(gradient, f"{gradient} gradient")
+def attack_name(row: Mapping[str, Any], *, gradient: bool = True) -> str:
+    """An attack with whose gradient it followed and its own parameters; a gradient that is not the model's own,
+    exact or by rule, is told in any case.
+    """
+    followed = str(row["gradient"])
+    words = {"none": "no gradient", "transfer": "transfer"}.get(followed, f"{followed} gradient")
+    told = gradient or followed in ("none", "transfer")
     preset = "" if row["preset"] in ("default", "none") else f" ({row['preset']})"
     goal = [] if row["goal"] in ("non-targeted", "none") else [str(row["goal"])]
     own = [
-        f"{labels.name(name.removeprefix('params.'))} {labels.setting(name, row[name])}"
+        f"{labels.name(name.removeprefix('params.'))} {_parameter(name, row[name])}"
         for name in sorted(row)
         if name.startswith("params.") and not labels.is_missing(row[name])
     ]
-    return ", ".join([f"{row['attack']}{preset}", *goal, words, *own])
+    return ", ".join([f"{row['attack']}{preset}", *goal, *([words] if told else []), *own])
+
+
+def _parameter(name: str, value: Any) -> str:
+    return labels.epsilon(value) if name.endswith("step_size") else labels.setting(name, value)
 
 
 def worst_case_frame(cases: Sequence[WorstCase]) -> pd.DataFrame:

@@ -188,7 +188,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_results(tmp_path_factory.mktemp("results"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> dict[str, Callable[..., Any]]:
     """Builders of run folders, for tests that need folders of their own."""
     return {"run": add_run, "attack": add_attack, "examples": add_examples, "audit": add_audit}

@@ -38,7 +38,7 @@ def set_queries(
 
 def case_of(scores: np.ndarray, clean: np.ndarray) -> WorstCase:
     names = tuple(f"attack {place}" for place in range(len(scores)))
-    return WorstCase("run", EPSILON, "hashing", {}, names, np.arange(len(clean)), clean, scores)
+    return WorstCase("run", EPSILON, "hashing", {}, names, names, np.arange(len(clean)), clean, scores)
 
 
 SCORES = arrays(np.float64, st.tuples(st.integers(2, 5), st.integers(2, 9)), elements=st.floats(0, 1))
