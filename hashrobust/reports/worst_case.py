@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hashrobust.experiments import store
+from hashrobust.experiments.measures import MEASURES
 from hashrobust.experiments.store import Folder
 from hashrobust.metrics import bootstrap_interval
 from hashrobust.reports import labels
@@ -24,8 +25,6 @@ from hashrobust.reports.summary import records, summarise
 
 NO_ATTACK = "no attack"
 QUERIES = "queries.parquet"
-_QUERY_SCORES = {"hashing": ("clean_ap", "ap"), "classification": ("clean_correct", "correct")}
-_NAMES = {"hashing": "mAP", "classification": "accuracy"}
 _OF_ATTACK = {
     *(
         "attack",
@@ -129,8 +128,8 @@ def is_of_run(column: str) -> bool:
 
 def _join(members: Sequence[tuple[dict[str, Any], pd.DataFrame]], settings: Sequence[str]) -> WorstCase:
     first, table = members[0]
-    task = str(first.get("task", "hashing"))
-    clean, attacked = _QUERY_SCORES[task]
+    task = str(first["task"])
+    attacked = MEASURES[task].score
     return WorstCase(
         run=first["run"],
         epsilon=first["epsilon"],
@@ -139,7 +138,7 @@ def _join(members: Sequence[tuple[dict[str, Any], pd.DataFrame]], settings: Sequ
         attacks=_distinct([row for row, _ in members]),
         folders=tuple(row["folder"] for row, _ in members),
         query_ids=table["query_id"].to_numpy(),
-        clean=table[clean].to_numpy(dtype=float),
+        clean=table[f"clean_{attacked}"].to_numpy(dtype=float),
         scores=np.stack([queries[attacked].to_numpy(dtype=float) for _, queries in members]),
     )
 
@@ -180,7 +179,7 @@ def worst_case_frame(cases: Sequence[WorstCase]) -> pd.DataFrame:
     """
     rows = [
         {
-            **{"task": case.task, **case.settings, "run": case.run, "epsilon": case.epsilon},
+            **{**case.settings, "run": case.run, "epsilon": case.epsilon},
             # Whose gradient does not matter here; the summary over seeds wants the column.
             "gradient": "any",
             "queries": len(case.query_ids),
@@ -194,7 +193,7 @@ def worst_case_frame(cases: Sequence[WorstCase]) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows)
     found = {name for case in cases for name in case.settings}
-    frame.attrs["settings"] = sorted(found | {"task", "epsilon", "gradient", "queries", "attacks", "joined"})
+    frame.attrs["settings"] = sorted(found | {"epsilon", "gradient", "queries", "attacks", "joined"})
     return frame
 
 
@@ -206,7 +205,7 @@ def worst_case_tables(cases: Sequence[WorstCase]) -> list[Table]:
     frame = worst_case_frame([case for case in cases if len(case.attacks) > 1])
     return [
         _table(frame[frame["task"] == task].copy(), frame.attrs["settings"], task)
-        for task in _NAMES
+        for task in MEASURES
         if len(frame) and (frame["task"] == task).any()
     ]
 
@@ -222,7 +221,7 @@ def _table(frame: pd.DataFrame, settings: Sequence[str], task: str) -> Table:
         members.setdefault(_key(row, keys), []).append(row)
     heads = ("seeds", "clean", "worst case", "attacks", "queries", "won most often")
     return Table(
-        title=f"Worst case over all attacks: {_NAMES[task]} in percent",
+        title=f"Worst case over all attacks: {MEASURES[task].words} in percent",
         columns=(*(labels.name(k) for k in shown), *heads),
         rows=tuple(_cells(row, shown, members[_key(row, keys)]) for row in records(summary)),
         words=len(shown),

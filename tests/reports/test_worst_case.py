@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from hashrobust.experiments.config import AttackConfig, ClassifierConfig
 from hashrobust.experiments.store import Folder
 from hashrobust.reports.filters import filter_frame
 from hashrobust.reports.frame import results_frame
@@ -105,15 +106,15 @@ def test_attacks_of_one_name_are_told_apart(tmp_path: Path, make: Make) -> None:
     assert set(case.attacks) == {f"center, exact gradient [{attack.name}]" for attack in made}
 
 
-def test_classification_counts_correct_answers(tmp_path: Path, make: Make) -> None:
-    run = make["run"](tmp_path, "frsf", 0)
+def test_classification_counts_correct_answers(tmp_path: Path) -> None:
+    config = ClassifierConfig(rule="frsf")
+    run = Folder.create(tmp_path / config.run_name, {"task": "classify", **config.to_dict()})
     for name, answers in (("pgd", [1, 0, 1, 1]), ("square", [0, 1, 1, 1])):
-        set_queries(
-            make["attack"](run, 0.5, attack=name, epsilon=EPSILON), [0, 1, 2, 3], [1] * 4, answers, "correct"
-        )
-    frame = results_frame(tmp_path)
-    frame["task"] = "classification"
-    (case,) = worst_cases(frame, tmp_path)
+        settings = AttackConfig(attack=name, epsilon=EPSILON)
+        attack = Folder.create(run.path / "attacks" / settings.folder_name, settings.to_dict())
+        attack.write_json("metrics.json", {"accuracy": 0.75, "clean_accuracy": 1.0, "queries": 4})
+        set_queries(attack, [0, 1, 2, 3], [1.0] * 4, answers, "correct")
+    (case,) = worst_cases(results_frame(tmp_path), tmp_path)
     assert case.mean == 0.5
     (table,) = worst_case_tables([case])
     assert table.title == "Worst case over all attacks: accuracy in percent"

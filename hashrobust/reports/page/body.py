@@ -154,8 +154,8 @@ def _gallery(gallery: Gallery) -> Markup:
         tag("h2", "Gallery"),
         tag(
             "p",
-            "Queries before and after an attack, and what each retrieves first: ✓ relevant, ✗ not relevant. The "
-            f"difference is magnified around grey.{left_out}",
+            "Queries before and after an attack, and what each retrieves first (✓ relevant, ✗ not relevant) or which "
+            f"class it is taken for. The difference is magnified around grey.{left_out}",
             class_="note",
         ),
         tag("div", tag("div", class_="controls"), tag("div", class_="queries"), class_="card", id="pictures"),

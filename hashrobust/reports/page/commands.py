@@ -6,13 +6,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from hashrobust.experiments.store import AT_EPOCH, CLASSIFY
+
 _OF_STORE = {"format", "task", "weights_digest", "surrogate_digest", "control_digest", "epoch"}
 _OWN = {"objective_params": "--param", "defence_params": "--defence-param", "params": "--param"}
-_WITHOUT_OPTION = {
-    "pretrain": {"head_learning_rate_factor", "schedule", "patience"},
-    "classify": {"objective", "bits"},
-}
-_AT_EPOCH = "@epoch-"
+_NOT_OF_PRETRAINING = {"head_learning_rate_factor", "schedule", "patience"}
 
 
 def run_command(name: str, config: Mapping[str, Any], results: str) -> str:
@@ -20,15 +18,16 @@ def run_command(name: str, config: Mapping[str, Any], results: str) -> str:
     task = str(config.get("task", "finetune"))
     if task == "foreign":
         return f"# a model made elsewhere: {config.get('model')}"
-    options = {key: value for key, value in config.items() if key not in _WITHOUT_OPTION.get(task, ())}
+    options = dict(config)
     words = ["hashrobust", "pretrain" if task == "pretrain" else "finetune"]
-    if task == "classify" or config.get("protocol") == "classification":
+    if task == CLASSIFY or options.pop("protocol", None) == "classification":
         words += ["--task", "classification"]
-        options.pop("protocol", None)
-    if task != "pretrain" and "patience" not in config:
+    if task == "pretrain":
+        options = {key: value for key, value in options.items() if key not in _NOT_OF_PRETRAINING}
+    elif "patience" not in config:
         options["patience"] = 0
     line = shlex.join([*words, *_options(options), "--results", results])
-    if _AT_EPOCH in name:
+    if AT_EPOCH in name:
         line += f"\n# taken at epoch {config.get('epoch', name.rpartition('-')[2])} of that training, to match an audit"
     return line
 

@@ -33,6 +33,8 @@ class Audited:
     """Data, network and training, but for the rule."""
     settings: Mapping[str, Any]
     """Those of the run, as in a results frame."""
+    config: Mapping[str, Any]
+    """What the audit was asked for."""
     found: Mapping[str, Any]
     """The content of `audit.json`."""
 
@@ -52,6 +54,7 @@ def audited(
             audit.name,
             setting_name(settings[run.name], of_runs),
             settings[run.name],
+            audit.config,
             audit.read_json(RESULT, made_by="audit"),
         )
         for run in runs

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hashrobust.reports import labels
-from hashrobust.reports.page.groups import Group, covers, percent, score_name, twins, with_spread
+from hashrobust.reports.page.groups import Group, covers, percent, twins, with_spread
 from hashrobust.reports.page.series import Figure, Reference, Series, choice, in_order
 from hashrobust.reports.style import colour_of
 
@@ -49,7 +49,7 @@ def score_figure(found: Sequence[Group], worst: Sequence[Series]) -> Figure | No
 
 
 def _scores(found: Sequence[Group]) -> str:
-    return " or ".join(dict.fromkeys(score_name(group.metric) for group in found)) or "mAP"
+    return " or ".join(dict.fromkeys(labels.name(group.metric) for group in found)) or "mAP"
 
 
 def _line(members: Sequence[tuple[Group, Group | None]]) -> Series:

@@ -18,7 +18,7 @@ from hashrobust.errors import StoreError
 from hashrobust.experiments import store
 from hashrobust.experiments.store import Folder
 from hashrobust.reports import labels
-from hashrobust.reports.page.groups import Group, percent, score_name, twins
+from hashrobust.reports.page.groups import Group, percent, twins
 
 EXAMPLES = "examples/examples.npz"
 MOST_ENTRIES = 12
@@ -118,7 +118,7 @@ def _entry(
         other = _load(_folder(by_rule, runs))
         other = other if np.array_equal(other["clean"], arrays["clean"]) else None
     metric, word = group.metric, _WORDS.get(str(group.row["gradient"]), str(group.row["gradient"]))
-    said = f"{score_name(metric)} {percent(group.mean(f'clean_{metric}'))}% unattacked; attacked, {word}: "
+    said = f"{labels.name(metric)} {percent(group.mean(f'clean_{metric}'))}% unattacked; attacked, {word}: "
     said += f"{percent(group.mean(metric))}%"
     if by_rule is not None:
         said += f" (rule gradient: {percent(by_rule.mean(metric))}%)"
@@ -156,7 +156,8 @@ def _row(
             [pictures.add(one), bool(is_relevant)] for one, is_relevant in zip(found, relevant, strict=True)
         ]
     if f"predicted_{kind}" in arrays:
-        row["predicted"] = str(arrays[f"predicted_{kind}"][place])
+        named = str(arrays[f"predicted_{kind}"][place])
+        row |= {"predicted": named, "right": named == str(arrays["labels"][place])}
     return row
 
 

@@ -64,7 +64,7 @@ class Group:
     @property
     def metric(self) -> str:
         """The column of the score: map, t_map or accuracy."""
-        return score_column(self.row)
+        return labels.score_of(self.row)
 
     @property
     def folders(self) -> list[str]:
@@ -107,24 +107,12 @@ def covers(seeds: int) -> str:
     )
 
 
-def score_column(row: Row) -> str:
-    """The column that an attack is measured by."""
-    if row.get("task") == "classification":
-        return "accuracy"
-    return "map" if labels.is_missing(row.get("t_map")) else "t_map"
-
-
-def score_name(column: str) -> str:
-    """What people call it."""
-    return labels.name(column)
-
-
 def run_keys(whole: pd.DataFrame) -> list[str]:
     """The settings of runs, but for rule and seed, that must be told to keep runs apart; where nothing varies, data,
     network and objective all the same.
     """
-    usual = [c for c in (*_OF_SETTING, "task") if c in whole.columns]
-    found = unmixed(_attacked(whole), [c for c in (*GROUP_BY, EPOCH, "task") if c in whole.columns])
+    usual = [c for c in _OF_SETTING if c in whole.columns]
+    found = unmixed(_attacked(whole), [c for c in (*GROUP_BY, EPOCH) if c in whole.columns])
     more = [c for c in found if is_of_run(c) and c not in _OF_MODEL and c not in usual]
     varied = [c for c in usual if whole[c].nunique(dropna=False) > 1]
     return [*varied, *more] or usual
@@ -152,12 +140,10 @@ def groups(frame: pd.DataFrame, of_runs: Sequence[str]) -> list[Group]:
 def setting_name(row: Row, of_runs: Sequence[str]) -> str:
     """Data, network and training of a run in words, but for the rule."""
     words = [_setting(column, row[column]) for column in of_runs if not labels.is_missing(row.get(column))]
-    return ", ".join(word for word in words if word) or "the others"
+    return ", ".join(words) or "the others"
 
 
 def _setting(column: str, value: Any) -> str:
-    if column == "task":
-        return "" if value == "hashing" else str(value)
     shown = labels.setting(column, value)
     if column == "bits":
         return f"{int(value)} bits"

@@ -19,8 +19,6 @@ from hashrobust.reports.page.groups import (
     Group,
     model_name,
     percent,
-    score_column,
-    score_name,
     setting_name,
     twins,
     with_spread,
@@ -34,7 +32,7 @@ Entries = Sequence[tuple[dict[str, str], list[str]]]
 """For each row what its columns say, and the folders behind it."""
 
 _WORDS = {
-    *("setting", "rule", "attack", "score", "epsilon", "seed"),
+    *("task", "setting", "rule", "attack", "score", "epsilon", "seed", "steps x starts"),
     *("part of an audit", "won most often", "verdict", "audit", "checks that failed"),
 }
 _AROUND = {"epsilon": "epsilon {}", "seed": "seed {}", "score": "{} in percent", "attack": "attack {}"}
@@ -113,11 +111,12 @@ def _group_cells(group: Group, twin: Group | None) -> dict[str, str]:
     exact = twin if by_rule else group
     metric = group.metric
     return {
+        "task": str(group.row["task"]),
         "setting": group.setting,
         "rule": group.line,
         "attack": group.attack,
         "epsilon": labels.epsilon(group.epsilon),
-        "score": score_name(metric),
+        "score": labels.name(metric),
         "seeds": str(len(group.members)),
         "clean": percent(group.mean(f"clean_{metric}")),
         "exact gradient": exact_cell(group, exact),
@@ -177,7 +176,7 @@ def _twin_key(row: Row) -> tuple[str, ...]:
 
 
 def _result_cells(row: Row, twin: Row | None, of_runs: Sequence[str]) -> dict[str, str]:
-    metric, gradient = score_column(row), str(row["gradient"])
+    metric, gradient = labels.score_of(row), str(row["gradient"])
     by_rule = labels.is_rule_gradient(gradient)
     unattacked = row["attack"] == "none"
     beside = (
@@ -186,12 +185,13 @@ def _result_cells(row: Row, twin: Row | None, of_runs: Sequence[str]) -> dict[st
     if by_rule and twin is None and not labels.is_missing(row.get(f"exact_{metric}")):
         beside = percent(row[f"exact_{metric}"])
     return {
+        "task": str(row["task"]),
         "setting": setting_name(row, of_runs),
         "rule": model_name(row, gradient),
         "seed": labels.setting("seed", row.get("seed")),
         "attack": "no attack" if unattacked else attack_name(row, gradient=False),
         "epsilon": labels.epsilon(row["epsilon"]),
-        "score": score_name(metric),
+        "score": labels.name(metric),
         "clean": percent(row.get(f"clean_{metric}")),
         "exact gradient": labels.MISSING if unattacked else _said(gradient, beside),
         "(rule gradient)": f"(rule: {_interval(row, metric)})" if by_rule else labels.MISSING,
@@ -215,7 +215,8 @@ def worst_table(cases: Sequence[WorstCase], of_runs: Sequence[str], sources: Sou
     for case in sorted(cases, key=lambda case: case.epsilon):
         winners = [f"{name} ({100 * share:.0f}%)" for name, share in list(case.won.items())[:3] if share > 0]
         cells = {
-            "setting": setting_name({**case.settings, "task": case.task}, of_runs),
+            "task": case.task,
+            "setting": setting_name(case.settings, of_runs),
             "rule": model_name(case.settings),
             "seed": labels.setting("seed", case.settings.get("seed")),
             "epsilon": labels.epsilon(case.epsilon),
@@ -242,9 +243,11 @@ def audits_table(audits: Sequence[Audited], sources: Sources) -> PageTable | Non
         rule = numbers.get("rule_map", numbers.get("rule_accuracy"))
         failed = [check["name"] for check in found["checks"] if check["status"] == "FAIL"]
         cells = {
+            "task": str(audit.settings["task"]),
             "setting": audit.setting,
             "rule": audit.model,
             "seed": labels.setting("seed", audit.settings.get("seed")),
+            "steps x starts": f"{audit.config.get('steps', '')} x {audit.config.get('restarts', '')}",
             "verdict": found["verdict"],
             "clean": percent(_headline(numbers, "clean")),
             "worst case": _audit_interval(numbers, "worst"),

@@ -10,7 +10,7 @@ from hashrobust.reports import labels
 from hashrobust.reports.findings import MASKING
 from hashrobust.reports.page.depth import Audited
 from hashrobust.reports.page.epsilon import gap, gap_spread, nearest_epsilon
-from hashrobust.reports.page.groups import Group, percent, score_name, twins
+from hashrobust.reports.page.groups import Group, percent, twins
 from hashrobust.reports.page.sources import Sources
 from hashrobust.reports.page.tables import PageTable, exact_cell, own_spread, table
 from hashrobust.reports.page.worst import Key
@@ -84,7 +84,7 @@ def _telling(shown: Collection[Glance]) -> tuple[int, int, float]:
 def verdict(shown: Sequence[Glance], audits: Sequence[Audited]) -> list[str]:
     """The verdict in a sentence for each kind of score, and one on the audits, where there are any."""
     sentences = [
-        _on_gradients([glance for glance in shown if glance.group.metric == metric], score_name(metric))
+        _on_gradients([glance for glance in shown if glance.group.metric == metric], labels.name(metric))
         for metric in dict.fromkeys(glance.group.metric for glance in shown)
     ]
     return [sentence for sentence in [*sentences, _on_controls(shown), _on_audits(audits)] if sentence]
@@ -125,7 +125,7 @@ def _on_controls(shown: Sequence[Glance]) -> str:
         return ""
     exact = [glance.exact for glance in hiding if glance.exact is not None]
     return (
-        f"Zero-step control: weights that the rule never trained look robust too, {score_name(by_rule[0].metric)} "
+        f"Zero-step control: weights that the rule never trained look robust too, {labels.name(by_rule[0].metric)} "
         f"{_range(by_rule)} by the rule gradient, {_range(exact)} by the exact gradient ({_lines(hiding)})."
     )
 
@@ -178,11 +178,12 @@ def glance_table(
         own = group.kind != "control"
         lowest = worst.get((group.setting, group.model, group.epsilon), labels.MISSING)
         cells = {
+            "task": str(group.row["task"]),
             "setting": group.setting,
             "rule": group.line,
             "attack": group.attack,
             "epsilon": labels.epsilon(group.epsilon),
-            "score": score_name(metric),
+            "score": labels.name(metric),
             "clean": percent(group.mean(f"clean_{metric}")),
             "exact gradient": exact_cell(group, glance.exact),
             "(rule gradient)": f"(rule: {own_spread(glance.rule)})" if glance.rule else labels.MISSING,

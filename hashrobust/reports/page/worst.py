@@ -28,7 +28,7 @@ def _grouped(cases: Sequence[WorstCase], of_runs: Sequence[str]) -> dict[Key, li
     alike: dict[Key, dict[tuple[Any, ...], list[WorstCase]]] = {}
     for case in cases:
         key = (
-            setting_name({**case.settings, "task": case.task}, of_runs),
+            setting_name(case.settings, of_runs),
             model_name(case.settings),
             case.epsilon,
         )

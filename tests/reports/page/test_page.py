@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from hashrobust.errors import StoreError
-from hashrobust.reports.page import material, write_page
+from hashrobust.experiments.config import AttackConfig, ClassifierConfig
+from hashrobust.experiments.store import Folder
+from hashrobust.reports.page import write_page
 from hashrobust.reports.page.material import gather
 from hashrobust.reports.page.tables import PageTable
 
@@ -153,52 +155,52 @@ def test_worst_case_is_an_attack_of_its_own(results: Path) -> None:
     assert int(cells(table)[-1]["attacks"]) >= 2 and "(100%)" in table.shared
 
 
-def test_classification_is_told_apart(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classification_is_told_apart(tmp_path: Path, make: Make) -> None:
+    hashing = make["run"](tmp_path, "frsf", 0)
+    make["attack"](hashing, 0.2, attack="center", epsilon=EPSILON)
     for rule in ("bp", "frsf"):
-        run = make["run"](tmp_path, rule, 0, objective="cross-entropy")
-        for gradient in ("exact", "rule"):
-            attack = make["attack"](run, 0.5, attack="pgd", epsilon=EPSILON, gradient=gradient)
-            left = 0.4 if gradient == "exact" else 0.7
-            metrics = {
-                "clean_accuracy": 0.9,
-                "accuracy": left,
-                "accuracy_low": left - 0.1,
-                "accuracy_high": left + 0.1,
-            }
-            attack.write_json("metrics.json", {**metrics, "chance_accuracy": 0.1, "queries": 10})
-            answers = np.arange(10) < 10 * left
-            table = {"query_id": np.arange(10), "clean_correct": np.ones(10), "correct": answers}
-            attack.write_table("queries.parquet", pd.DataFrame(table))
-            np.savez(
-                attack.path / "examples.npz",
-                clean=np.zeros((1, 4, 4, 1), np.uint8),
-                adversarial=np.ones((1, 4, 4, 1), np.uint8),
-                labels=np.array(["shirt"]),
-                predicted_clean=np.array(["shirt"]),
-                predicted_adversarial=np.array(["coat"]),
-            )
-            (attack.path / "examples").mkdir()
-            (attack.path / "examples.npz").rename(attack.path / "examples" / "examples.npz")
-            attack.seal("examples/examples.npz")
-
-    whole = material.results_frame
-    monkeypatch.setattr(material, "results_frame", lambda place: classified(whole(place)))
+        config = ClassifierConfig(rule=rule)
+        run = Folder.create(tmp_path / config.run_name, {"task": "classify", **config.to_dict()})
+        for gradient, left in (("exact", 0.4), ("rule", 0.7)):
+            add_classifier_attack(run, gradient, left)
     found = gather(tmp_path)
-    assert (
-        "rule gradient leave accuracy 70.0%" in found.verdict[0]
-        and "exact gradient 40.0%" in found.verdict[0]
-    )
-    assert found.glance is not None and "accuracy in percent" in found.glance.shared
-    assert named(found.tables, "worst").rows
-    rows = found.gallery.entries[0]["queries"][0]["rows"]
-    assert [row["predicted"] for row in rows][:2] == ["shirt", "coat"] and rows[0]["retrieved"] == []
+    (sentence,) = [text for text in found.verdict if "accuracy" in text]
+    assert "rule gradient leave accuracy 70.0%" in sentence and "exact gradient 40.0%" in sentence
+    assert found.glance is not None
+    assert {row["task"]: row["score"] for row in cells(found.glance)} == {
+        "hashing": "mAP",
+        "classification": "accuracy",
+    }
+    assert {row["task"] for row in cells(named(found.tables, "worst"))} == {"hashing", "classification"}
+    (worst,) = [
+        row
+        for row in cells(named(found.tables, "worst"))
+        if (row["task"], row["rule"]) == ("classification", "bp")
+    ]
+    assert worst["worst case"].startswith("40.0 [") and worst["attacks"] == "2"
+    entry = next(entry for entry in found.gallery.entries if "pgd" in entry["name"])
+    rows = entry["queries"][0]["rows"]
+    assert [(row["predicted"], row["right"]) for row in rows][:2] == [("shirt", True), ("coat", False)]
+    assert rows[0]["retrieved"] == []
 
 
-def classified(frame: pd.DataFrame) -> pd.DataFrame:
-    frame["task"] = "classification"
-    frame.attrs["settings"] = [*frame.attrs["settings"], "task"]
-    frame["exact_accuracy"] = 0.4
-    return frame
+def add_classifier_attack(run: Folder, gradient: str, left: float) -> None:
+    config = AttackConfig(attack="pgd", epsilon=EPSILON, gradient=gradient)
+    attack = Folder.create(run.path / "attacks" / config.folder_name, config.to_dict())
+    metrics = {
+        "clean_accuracy": 0.9,
+        "accuracy": left,
+        "accuracy_low": left - 0.1,
+        "accuracy_high": left + 0.1,
+    }
+    attack.write_json("metrics.json", {**metrics, "chance_accuracy": 0.1, "queries": 10})
+    answers = (np.arange(10) < 10 * left).astype(float)
+    queries = {"query_id": np.arange(10), "clean_correct": np.ones(10), "correct": answers}
+    attack.write_table("queries.parquet", pd.DataFrame(queries))
+    pictures = {"clean": np.zeros((1, 4, 4, 1), np.uint8), "adversarial": np.ones((1, 4, 4, 1), np.uint8)}
+    words = {"labels": "shirt", "predicted_clean": "shirt", "predicted_adversarial": "coat"}
+    named_as = {name: np.array([word]) for name, word in words.items()}
+    attack.write_arrays("examples/examples.npz", {**pictures, **named_as})
 
 
 def test_the_gallery_has_a_maximum_and_stores_pictures_once(tmp_path: Path, make: Make) -> None:

@@ -21,7 +21,10 @@
     if ("difference" in data) shown.push(picture(data.difference, `difference times ${data.factor}, ${data.word}`));
     const found = retrieved(data, label);
     if (found.length) shown.push(element("span", { class: "arrow", "aria-hidden": "true" }, "→"), ...found);
-    if ("predicted" in data) shown.push(element("span", { class: "predicted" }, `taken for: ${data.predicted}`));
+    if ("predicted" in data) {
+      const mark = data.right ? "right" : "wrong";
+      shown.push(element("span", { class: `predicted ${mark}` }, `taken for ${data.predicted} (${mark})`));
+    }
     return element("div", { class: "line" }, element("span", { class: "word" }, data.word), ...shown);
   }
 
