@@ -75,11 +75,11 @@ def _fill(folder: Folder, bench: Bench, progress: Progress) -> None:
     """Craft, score, and store what an attack folder holds; the metrics last, as they say that it is done."""
     crafted = bench.craft(folder, progress)
     facts = bench.gradient_facts()
-    if facts["gradient_check_passed"] is None:
+    if facts.get("gradient_check_skipped"):
         progress.say(
             f"gradients are not checked against finite differences: {facts['gradient_check_skipped']}"
         )
-    elif not facts["gradient_check_passed"]:
+    elif not facts.get("gradient_check_passed", True):
         progress.say(
             f"warning: exact gradients fail the finite-difference check (cosine {facts['gradient_check_cosine']:.3f}, "
             f"{100 * facts['gradient_check_kink_share']:.0f}% kinks): see Gradients in docs/conventions.md"

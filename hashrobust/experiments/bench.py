@@ -205,21 +205,28 @@ class Bench:
         return step * steps * len(self.chosen) / len(images), steps, "queries" if searches else "steps"
 
     def gradient_facts(self) -> dict[str, Any]:
-        """The checks of `gradient_facts` on the first queries, with the attacker's gradient."""
+        """The checks of `gradient_facts` on the first queries; empty for an attack that follows no gradient."""
+        if not self.attack.follows_gradient:
+            return {}
+        images = self.batch(0, CHECKED)
         with self.attacker() as through:
             if self.config.gradient == "rule" and isinstance(self.attack, GradientAttack):
                 # The draw of the last step, whether or not this process has made that step.
                 redraw_feedback(through, self.config.seed, self.attack.descents - 1, self.attack.steps - 1)
-            images = self.batch(0, CHECKED)
             return gradient_facts(self.source.model, through, images, self._difference_facts(images))
 
     def _difference_facts(self, images: Tensor) -> dict[str, Any]:
-        """Those of the model that is differentiated, found once for all attacks on it in this process."""
-        known = self.source.gradient_checks
-        key = (self.config.epsilon, tuple(self.chosen[:CHECKED].tolist()))
-        if key not in known:
-            known[key] = difference_facts(self.source.model, images, self.config.epsilon)
-        return known[key]
+        """Those of the model that is differentiated, found once for all attacks on a run: they take float64 passes by
+        the hundred."""
+        run, ids = self.source.folder, self.data.asked.ids[self.chosen[:CHECKED]]
+        name = f"gradient_checks/{config_hash({'epsilon': self.config.epsilon, 'ids': ids.tolist()})}.json"
+        if self.source is self.subject and run.has(name):  # a surrogate's folder is not held by this process
+            stored: dict[str, Any] = run.read_json(name, made_by="attack")
+            return stored
+        found = difference_facts(self.source.model, images, self.config.epsilon)
+        if self.source is self.subject:
+            run.write_json(name, found)
+        return found
 
     def craft(self, folder: Folder, progress: Progress) -> Crafted:
         """Attack all chosen queries; batches that are stored already are read back."""

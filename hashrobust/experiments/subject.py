@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,8 +36,6 @@ class Subject:
     model: Model
     data: LabelledDataset
     codes: dict[str, StoredCodes]
-    gradient_checks: dict[Any, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
-    """What is known already of the model's gradients, by epsilon and images: all attacks ask the same."""
 
     @classmethod
     def open(
