@@ -1,0 +1,76 @@
+"""The paper's backbones at 224 pixels, end to end for both tasks, on a few pictures for one epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hashrobust.experiments import bench
+from hashrobust.experiments.attack_runs import attack_run
+from hashrobust.experiments.classifier_runs import classify_run, evaluate_classifier
+from hashrobust.experiments.config import AttackConfig, ClassifierConfig, FinetuneConfig
+from hashrobust.experiments.retrieval_runs import evaluate_run, index_run
+from hashrobust.experiments.training_runs import finetune_run
+
+BACKBONES = ("alexnet", "vgg16", "resnet18")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of ten noisy pictures each, bright above or below."""
+    place = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for title in ("above", "below"):
+        (place / title).mkdir()
+        for number in range(10):
+            pixels = generator.integers(0, 128, (240, 260, 3), dtype=np.uint8)
+            pixels[:120] += 100 * (title == "above")
+            pixels[120:] += 100 * (title == "below")
+            Image.fromarray(pixels).save(place / title / f"{number}.jpg")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def without_differences(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finite differences in float64 take minutes for the larger two; AlexNet's are found."""
+    if "alexnet" not in request.node.name:
+        monkeypatch.setattr(bench, "difference_facts", lambda *_: {"gradient_check_skipped": "for time"})
+
+
+def training(pictures: Path, backbone: str) -> dict[str, Any]:
+    return {
+        **{"dataset": f"folder:{pictures}", "backbone": backbone, "rule": "frsf", "threads": 1},
+        # Plain steps: Adam would keep two more copies of VGG's weights.
+        **{"epochs": 1, "batch_size": 4, "optimizer": "sgd", "learning_rate": 1e-3, "max_steps": 2},
+    }
+
+
+def attacked(name: str, gradient: str) -> AttackConfig:
+    params = {"steps": 1} if name != "fgsm" else {}
+    return AttackConfig(attack=name, epsilon=8 / 255, gradient=gradient, params=params, queries=1, threads=1)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_hashing(pictures: Path, tmp_path: Path, backbone: str) -> None:
+    config = FinetuneConfig(**training(pictures, backbone), objective="csq", bits=16)
+    run = finetune_run(config, tmp_path)
+    assert len(index_run(run)) > 0
+    assert 0 < evaluate_run(run)["map"] <= 1
+    for gradient in ("exact", "rule"):
+        metrics = attack_run(run, attacked("center", gradient)).read_json("metrics.json", made_by="attack")
+        assert metrics["linf_max"] <= 8 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_classification(pictures: Path, tmp_path: Path, backbone: str) -> None:
+    run = classify_run(ClassifierConfig(**training(pictures, backbone)), tmp_path)
+    assert 0 <= evaluate_classifier(run)["accuracy"] <= 1
+    for gradient in ("exact", "rule"):
+        metrics = attack_run(run, attacked("fgsm" if gradient == "rule" else "pgd", gradient)).read_json(
+            "metrics.json", made_by="attack"
+        )
+        assert metrics["linf_max"] <= 8 / 255 + 1e-6
