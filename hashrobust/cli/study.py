@@ -70,27 +70,28 @@ def command(
 def _print_plan(planned: Planned, found: Estimate, jobs: int) -> None:
     table = Table("stage", "task", "in all", "there", "to do", "at most", title=f"study {planned.study.name}")
     for stage, task, total, there in planned.summary():
-        seconds = found.seconds[stage, task]
-        table.add_row(
-            *(_STAGES[stage], task, str(total), str(there), str(total - there)),
-            _duration(seconds) if seconds or total == there else "not measured",
-        )
+        time = _duration(found.seconds[stage, task])
+        if task in found.incomplete and there < total:
+            time = f"{time} and more" if found.seconds[stage, task] else "not measured"
+        table.add_row(_STAGES[stage], task, str(total), str(there), str(total - there), time)
     table.title_justify = "left"
     stdout.print(table)
     for pace in found.paces:
-        stdout.print(
+        _say(
             f"{pace.backbone} on {pace.dataset}, {pace.task}: {pace.training_step:.3g} s a training step of "
-            f"{pace.batch_size} images, {100 * pace.gradient:.3g} s an attack step of 100",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f"{pace.batch_size} images, {100 * pace.gradient:.3g} s an attack step of 100"
         )
     for sentence in found.unmeasured:
-        stdout.print(f"missing: {sentence}", markup=False, highlight=False, soft_wrap=True)
-    what = "what was measured" if found.unmeasured else "what is to do"
-    stdout.print(f"{what} takes at most {_duration(found.total)} with one process", highlight=False)
-    if jobs > 1:
-        stdout.print(f"with --jobs {jobs} about {_duration(found.total / jobs)}, if so many cores are free")
+        _say(f"missing: {sentence}")
+    if found.paces or not found.incomplete:
+        what = "what was measured" if found.incomplete else "what is to do"
+        _say(f"{what} takes at most {_duration(found.total)} with one process")
+        if jobs > 1:
+            _say(f"with --jobs {jobs} about {_duration(found.total / jobs)}, if so many cores are free")
+
+
+def _say(sentence: str) -> None:
+    stdout.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _plan_json(planned: Planned, found: Estimate, jobs: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hashrobust.errors import InputError
 from hashrobust.experiments.attack_runs import check_gradient_name
 from hashrobust.experiments.audit.plan import AuditConfig
 from hashrobust.experiments.config import AttackConfig, PretrainConfig, preset_values
-from hashrobust.experiments.study.file import Keys, StudyFile
+from hashrobust.experiments.study.file import Keys
 from hashrobust.experiments.study.matrix import Choice, Matrix, Study, setting_types
 from hashrobust.experiments.study.points import (
     audit_config,
@@ -61,7 +61,7 @@ def check_study(study: Study) -> None:
         InputError: with the line and the reason.
     """
     for matrix in study.matrices:
-        checker = _Checker(study.file, matrix)
+        checker = _Checker(study, matrix)
         checker.check_names()
         checker.check_settings()
         checker.check_objectives()
@@ -73,11 +73,11 @@ def check_study(study: Study) -> None:
 class _Checker:
     """Checks one matrix."""
 
-    file: StudyFile
+    study: Study
     matrix: Matrix
 
     def error(self, keys: Keys, sentence: str, *values: object) -> InputError:
-        return self.file.error(keys, sentence, *values, within=self.matrix.within)
+        return self.study.file.error(keys, sentence, *values, within=self.matrix.within)
 
     @contextmanager
     def at(self, *keys: str | int, values: Sequence[object] = ()) -> Iterator[None]:
@@ -146,8 +146,6 @@ class _Checker:
             return
         for place, choice in enumerate(self.matrix.objectives):
             with self.at("objectives", place, *choice.params, values=_words(choice)):
-                if choice.preset is not None:
-                    raise InputError("objectives have no presets: write preset in [finetune.hashing]")
                 for taken in sorted({"bits", "num_classes", "similar_share"} & set(choice.params)):
                     raise InputError(
                         f"objective parameter '{taken}' follows from the axes and the data: leave it out"
@@ -164,14 +162,20 @@ class _Checker:
                         "is an axis: write epsilons" if taken == "epsilon" else "is shared: write attack.seed"
                     )
                     raise InputError(f"'{taken}' of attack '{choice.name}' {mend}, outside of attacks")
-                for epsilon in self.matrix.epsilons:
+                for gradient in choice.gradients:
+                    check_gradient_name(gradient)
+                for epsilon in choice.epsilons or self.matrix.epsilons:
                     build_attack(choice.name, preset=choice.preset, **{**choice.params, "epsilon": epsilon})
             serves = tasks_of(choice)
-            if not serves & set(self.matrix.tasks):
+            # One that stands at the top may be for another matrix.
+            asked = {
+                task for matrix in self.study.matrices if choice in matrix.attacks for task in matrix.tasks
+            }
+            if not serves & asked:
                 raise self.error(
                     ("attacks", place),
                     f"attack '{choice.name}' is for {' and '.join(sorted(serves))}, the tasks here are "
-                    f"{' and '.join(self.matrix.tasks)}: take it off, or add its task",
+                    f"{' and '.join(sorted(asked))}: take it off, or add its task",
                     choice.name,
                 )
 

@@ -21,11 +21,16 @@ ALL_STEPS = "all"
 
 @dataclass(frozen=True)
 class Choice:
-    """A component with parameters of its own, as an attack or an objective stands on an axis."""
+    """A component with parameters of its own, as an attack or an objective stands on an axis.
+
+    An attack may have epsilons and gradients of its own, in place of those of the matrix.
+    """
 
     name: str
     preset: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    epsilons: tuple[float, ...] = ()
+    gradients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +163,8 @@ def _merge(top: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
 def _words_of(value: Any) -> list[Any]:
     """The words by which a value is found in the file."""
     if isinstance(value, dict):
-        return [word for item in value.items() for word in item if isinstance(word, str | int)]
+        items = [word for item in value.items() for word in item]
+        return [word for word in items if isinstance(word, str | int | float)]
     return [value] if isinstance(value, str | int | float) else []
 
 
@@ -186,17 +192,30 @@ def _whole(least: int) -> Callable[[Any], int]:
     return read
 
 
-def _choice(kind: str) -> Callable[[Any], Choice]:
-    def read(value: Any) -> Choice:
-        if not isinstance(value, dict):
-            return Choice(_name(value))
-        params = {key: _number(item) for key, item in value.items()}
-        if kind not in params:
-            raise InputError(f'the table lacks its {kind}: write {{ {kind} = "NAME", ... }}')
-        preset = params.pop("preset", None)
-        return Choice(_name(params.pop(kind)), None if preset is None else _name(preset), params)
+def _objective(value: Any) -> Choice:
+    if not isinstance(value, dict):
+        return Choice(_name(value))
+    if "objective" not in value:
+        raise InputError('the table lacks its objective: write { objective = "NAME", ... }')
+    return Choice(_name(value["objective"]), params={k: v for k, v in value.items() if k != "objective"})
 
-    return read
+
+def _attack(value: Any) -> Choice:
+    if not isinstance(value, dict):
+        return Choice(_name(value))
+    if "attack" not in value:
+        raise InputError('the table lacks its attack: write { attack = "NAME", ... }')
+    params = {key: _number(item) for key, item in value.items()}
+    own = {key: params.pop(key) for key in ("epsilons", "gradients") if key in params}
+    for key, items in own.items():
+        if not isinstance(items, list) or not items:
+            raise InputError(f"{key} of an attack are a list that is not empty, such as {_KEYS[key].example}")
+    return Choice(
+        name=_name(params.pop("attack")),
+        preset=_name(params.pop("preset")) if "preset" in params else None,
+        params=params,
+        **{key: tuple(_KEYS[key].read(item) for item in items) for key, items in own.items()},
+    )
 
 
 def _number(value: Any) -> Any:
@@ -248,11 +267,11 @@ _KEYS: Mapping[str, _Key] = {
     "datasets": _Key(_name, '["digits"]'),
     "backbones": _Key(_name, '["lenet"]'),
     "weights": _Key(_one_of(*WEIGHTS), '["pretrained"]'),
-    "objectives": _Key(_choice("objective"), '["dpsh"]'),
+    "objectives": _Key(_objective, '["dpsh"]'),
     "bits": _Key(_whole(1), "[32]"),
     "rules": _Key(_name, '["bp", "frsf"]'),
     "scales": _Key(_one_of(*SCALES), '["xavier"]'),
-    "attacks": _Key(_choice("attack"), '["center", { attack = "hag", steps = 50 }]'),
+    "attacks": _Key(_attack, '["center", { attack = "hag", steps = 50 }]'),
     "epsilons": _Key(_epsilon, '["8/255"]'),
     "gradients": _Key(_name, '["exact", "rule"]'),
     "seeds": _Key(_whole(0), "[0, 1, 2]"),

@@ -57,11 +57,13 @@ class Pace:
 
 @dataclass
 class Estimate:
-    """Seconds by stage and task of what is missing, with one process; what was measured, and what could not be."""
+    """Seconds by stage and task of what is missing, with one process; what was measured, and what could not be:
+    `incomplete` are the tasks whose time is not all of it."""
 
     seconds: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     paces: list[Pace] = field(default_factory=list)
     unmeasured: list[str] = field(default_factory=list)
+    incomplete: set[str] = field(default_factory=set)
 
     @property
     def total(self) -> float:
@@ -80,6 +82,7 @@ def estimate(planned: Planned, progress: Progress | None = None) -> Estimate:
         result.unmeasured.append(f"ImageNet weights of {name} are not at {file}: the study would fetch them")
     for source in sources(planned):
         if source.data is None:
+            result.incomplete.add(source.task)
             result.unmeasured.append(
                 f"{source.missing} (the time of {len(source.cells)} trainings is not measured)"
             )

@@ -117,10 +117,12 @@ def _training_settings(task: str, given: Mapping[str, Any], objective: Choice) -
 
 def attack_configs(matrix: Matrix, task: str, rule: str) -> Iterator[AttackConfig]:
     """The attacks of a matrix on a run of a task that was trained by a rule; some come more than once."""
-    chosen = [choice for choice in matrix.attacks if task in tasks_of(choice)]
-    for choice, epsilon, gradient in product(chosen, matrix.epsilons, matrix.gradients):
-        config = _attack_config(matrix, choice, epsilon, own_gradient(gradient, rule))
-        yield with_gradient(config, build(config))
+    for choice in matrix.attacks:
+        if task in tasks_of(choice):
+            axes = choice.epsilons or matrix.epsilons, choice.gradients or matrix.gradients
+            for epsilon, gradient in product(*axes):
+                config = _attack_config(matrix, choice, epsilon, own_gradient(gradient, rule))
+                yield with_gradient(config, build(config))
 
 
 def tasks_of(choice: Choice) -> frozenset[str]:

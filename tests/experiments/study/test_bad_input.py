@@ -66,6 +66,13 @@ CASES: dict[str, tuple[list[tuple[str, str]], int, str]] = {
         "attack 'center' has no preset 'sat': did you mean 'saat'",
     ),
     "an attack with an epsilon of its own": ([("steps = 6", "epsilon = 0.1")], 8, "write epsilons"),
+    "an attack's empty list": ([("steps = 6", "epsilons = []")], 8, "epsilons of an attack are a list"),
+    "an attack's unknown gradient": ([("steps = 6", 'gradients = ["x"]')], 8, "unknown gradient 'x'"),
+    "an attack for another task": (
+        [('"noise"', '"pgd"')],
+        8,
+        "attack 'pgd' is for classification, the tasks here",
+    ),
     "an attack without a name": ([('attack = "center", ', "")], 8, "the table lacks its attack"),
     "an objective's unknown parameter": (
         [('"csq"', '{ objective = "csq", weight = 1 }')],

@@ -24,7 +24,10 @@ bits = [16, 32]
 rules = ["bp", "usf", "frsf"]
 scales = ["xavier", "matched"]
 steps = [0, 10, "all"]
-attacks = ["center", { attack = "center", steps = 7 }, "square", { attack = "noise", kind = "sign" }]
+attacks = [
+  "center", { attack = "center", steps = 7 }, "square",
+  { attack = "noise", kind = "sign", epsilons = ["16/255"] }, { attack = "hag", gradients = ["rule"] },
+]
 epsilons = ["4/255", "8/255", 0.1]
 gradients = ["exact", "rule", "rule:frsf", "rule:bp"]
 seeds = [3, 5]
@@ -63,7 +66,8 @@ def obvious() -> dict[str, set[tuple[object, ...]]]:
                             found["attack"].add((run, "center 100", epsilon, gradient))
                             found["attack"].add((run, "center 7", epsilon, gradient))
                         found["attack"].add((run, "square", epsilon))
-                        found["attack"].add((run, "noise", epsilon))
+                        found["attack"].add((run, "hag", epsilon))
+                    found["attack"].add((run, "noise", 16 / 255))
     return found
 
 
