@@ -154,7 +154,8 @@ class _Run:
         there = present(cell, runs, self.planned.place)
         if there.found == cell.units:
             self.outcomes[cell.key] = there
-            advance(cell.units - self.planned.found[cell.key].found, cell.label)
+            if appeared := self.planned.left(cell):  # made meanwhile by a command beside the study
+                advance(appeared, cell.label)
         else:
             self.running[cell.key] = cell
             self.executor.submit(cell, runs)

@@ -72,11 +72,15 @@ def _check_data(planned: Planned, source: Source, data: LabelledDataset) -> None
                 raise InputError(
                     f"{wanted} queries are asked for, {source.dataset} has {there}: lower queries"
                 )
+    objectives: dict[str, FinetuneConfig] = {}
     for trained in source.cells:
         config = trained.config
         check_size(config.backbone, data.image_shape[-1])
-        if isinstance(config, FinetuneConfig) and isinstance(data, RetrievalDataset):
-            objective_for(data, config.objective, config.bits, config.objective_params, seed=config.seed)
+        if isinstance(config, FinetuneConfig):
+            objectives[repr((config.objective, config.bits, config.objective_params))] = config
+    for config in objectives.values():
+        assert isinstance(data, RetrievalDataset)
+        objective_for(data, config.objective, config.bits, config.objective_params, seed=config.seed)
 
 
 def missing_weights(planned: Planned) -> dict[str, str]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from hashrobust.attacks import attacks
 from hashrobust.experiments.study import plan_study, run_study
+from hashrobust.objectives import objectives
+from hashrobust.registry import load_plugin
 
 STUDY = """\
 name = "tiny"
@@ -100,11 +103,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> Path:
-    """Components that go wrong."""
+def plugin(tmp_path: Path) -> Iterator[Path]:
+    """Components that go wrong, loaded."""
     path = tmp_path / "broken.py"
     path.write_text(BROKEN)
-    return path
+    load_plugin(path)
+    yield path
+    attacks._builders.pop("stumbling")
+    for name in ("failing", "deadly"):
+        objectives._builders.pop(name)
 
 
 @pytest.fixture

@@ -32,7 +32,9 @@ class Dask:
         self.processes: list[subprocess.Popen[bytes]] = []
         place = folder / "scheduler.json"
         self._start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(place))
-        self.address = str(_soon(lambda: place.exists() and json.loads(place.read_text() or "{}").get("address")))
+        self.address = str(
+            _soon(lambda: place.exists() and json.loads(place.read_text() or "{}").get("address"))
+        )
 
     def worker(self, *options: str, preload: str = "") -> subprocess.Popen[bytes]:
         """One more worker; `preload` is Python that it runs first."""
@@ -95,7 +97,7 @@ def test_a_worker_killed_in_the_middle_of_a_cell_changes_nothing(
         (path,) = _soon(lambda: list(results.glob("*frsf*/checkpoints/epoch-001.safetensors")))  # type: ignore[misc]
         lock = path.parents[1] / ".lock"
         for worker in workers:
-            if any(os.path.samefile(file, lock) for file in _open_files(worker.pid)):
+            if any(file.samefile(lock) for file in _open_files(worker.pid)):
                 worker.kill()
                 killed.append(worker.pid)
 
@@ -114,7 +116,7 @@ def _open_files(pid: int) -> list[Path]:
     files = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            target = Path(os.readlink(link))
+            target = link.readlink()
         except FileNotFoundError:
             continue
         if target.is_file():
@@ -144,7 +146,9 @@ def test_a_worker_that_would_make_something_else_is_refused(
     assert not list(results.glob("digits-*"))
 
 
-def test_a_scheduler_without_workers_is_refused(study: Callable[..., Path], tmp_path: Path, dask: Dask) -> None:
+def test_a_scheduler_without_workers_is_refused(
+    study: Callable[..., Path], tmp_path: Path, dask: Dask
+) -> None:
     with pytest.raises(InputError, match="has no worker: start some with `dask worker"):
         run_study(plan_study(study(), tmp_path / "results"), scheduler=dask.address)
 

@@ -17,7 +17,6 @@ from hashrobust.errors import BusyError, InputError
 from hashrobust.experiments.store import list_runs
 from hashrobust.experiments.study import StudyResult, plan_study, run_study
 from hashrobust.experiments.study.runs import Count
-from hashrobust.registry import load_plugin
 
 Contents = Callable[[Path], dict[str, bytes]]
 OBJECTIVES = 'objectives = ["csq"]'
@@ -89,7 +88,6 @@ def test_a_process_that_is_killed_is_replaced(
 def test_what_fails_is_listed_and_the_rest_is_done(
     study: Callable[..., Path], tmp_path: Path, plugin: Path
 ) -> None:
-    load_plugin(plugin)
     path = study((OBJECTIVES, 'objectives = ["failing", "csq"]'), ('"noise"', '"stumbling", "noise"'))
     result = run_study(plan_study(path, tmp_path / "results"))
     whys = [(failure.what, failure.why) for failure in result.failures]
@@ -109,7 +107,6 @@ def test_what_fails_is_listed_and_the_rest_is_done(
 def test_a_cell_that_kills_its_process_fails_alone(
     study: Callable[..., Path], tmp_path: Path, plugin: Path
 ) -> None:
-    load_plugin(plugin)
     path = study((OBJECTIVES, 'objectives = ["deadly", "csq"]'), ('["bp", "frsf"]', '["bp"]'))
     result = run_study(plan_study(path, tmp_path / "results", plugins=[plugin]), jobs=2)
     assert result.counts["train"] == Count(made=1, failed=1)
