@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hashrobust.reports import labels
-from hashrobust.reports.page.groups import Group, covers, percent, twins, with_spread
+from hashrobust.reports.page.groups import Group, attacks_in_order, covers, percent, twins, with_spread
 from hashrobust.reports.page.series import Figure, Reference, Series, choice, in_order
 from hashrobust.reports.style import colour_of
 
@@ -37,19 +37,15 @@ def score_figure(found: Sequence[Group], worst: Sequence[Series]) -> Figure | No
         "weights attacked through the feedback of a rule that never trained them. Epsilon 0 is no attack.",
         choices=[
             choice("setting", "Setting", series),
-            choice("attack", "Attack", series, most_first=True),
+            choice("attack", "Attack", series, attacks_in_order(found)),
         ],
         series=series,
         x_title="epsilon (255ths)",
-        y_titles={"": f"{_scores(found)} (%)"},
+        y_titles={"": "score (%)"},
         references=_references(found),
         x_ticks=[(x, f"{x:.4g}") for x in epsilons],
         x_range=[-0.02 * largest, 1.02 * largest],
     )
-
-
-def _scores(found: Sequence[Group]) -> str:
-    return " or ".join(dict.fromkeys(labels.name(group.metric) for group in found)) or "mAP"
 
 
 def _line(members: Sequence[tuple[Group, Group | None]]) -> Series:
@@ -72,6 +68,7 @@ def _line(members: Sequence[tuple[Group, Group | None]]) -> Series:
         low=[100 * low for low, _ in spreads],
         high=[100 * high for _, high in spreads],
         note=covers(seeds),
+        score=f"{labels.name(metric)} (%)",
     )
 
 
@@ -126,7 +123,10 @@ def gap_figure(found: Sequence[Group]) -> Figure | None:
         caption="Score by the rule gradient minus score by the exact gradient, in points: the part of an apparent "
         "robustness that is hidden gradient. Hatched bars (via ...): weights attacked through the feedback of a "
         "rule that never trained them.",
-        choices=[choice("setting", "Setting", series), choice("attack", "Attack", series, most_first=True)],
+        choices=[
+            choice("setting", "Setting", series),
+            choice("attack", "Attack", series, attacks_in_order(found)),
+        ],
         series=series,
         x_title="epsilon",
         y_titles={"": "masking gap (points)"},

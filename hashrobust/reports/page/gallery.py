@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from hashrobust.errors import StoreError
 from hashrobust.experiments import store
 from hashrobust.experiments.store import Folder
 from hashrobust.reports import labels
-from hashrobust.reports.page.groups import Group, percent, twins
+from hashrobust.reports.page.groups import Group, epsilon_rank, percent, twins
 
 EXAMPLES = "examples/examples.npz"
 MOST_ENTRIES = 12
@@ -92,8 +91,9 @@ def gallery(found: Sequence[Group], runs: dict[str, Folder]) -> Gallery:
 
 
 def _in_turn(waiting: Sequence[Group], twin: Mapping[int, Group]) -> list[Group]:
-    def telling(group: Group) -> tuple[bool, bool, float]:
-        return (group.kind != "exact", id(group) not in twin, abs(math.log(group.epsilon * 255 / 8)))
+    def telling(group: Group) -> tuple[Any, ...]:
+        left = group.mean(group.metric)
+        return (group.kind != "exact", id(group) not in twin, epsilon_rank(group.epsilon), left)
 
     turns: dict[tuple[str, str], int] = {}
     numbered = []

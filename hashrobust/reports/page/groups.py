@@ -160,6 +160,22 @@ def twins(found: Sequence[Group]) -> dict[int, Group]:
     }
 
 
+def attacks_in_order(found: Sequence[Group]) -> list[str]:
+    """Attacks run by the rule's gradient as well first, then those that leave the least by the exact one."""
+    pairs = {group.attack for group in found if group.kind == "rule"}
+    left: dict[str, list[float]] = {}
+    for group in found:
+        left.setdefault(group.attack, []).append(
+            group.mean(group.metric) if group.kind == "exact" else math.inf
+        )
+    return sorted(left, key=lambda attack: (attack not in pairs, min(left[attack])))
+
+
+def epsilon_rank(epsilon: float) -> tuple[float, float]:
+    """A key that sorts epsilons by their distance from 8/255, the usual one, larger ones before smaller."""
+    return (round(abs(math.log(epsilon * 255 / 8)), 6), -epsilon)
+
+
 def _twin_key(group: Group) -> tuple[Any, ...]:
     return (group.setting, group.model, group.attack, round(group.epsilon, 9), group.row.get("queries"))
 

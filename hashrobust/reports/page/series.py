@@ -27,6 +27,8 @@ class Series:
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
     note: str = ""
+    score: str = ""
+    """What y measures, where series of one figure measure different things."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,10 @@ class Figure:
         return asdict(self)
 
 
-def choice(key: str, label: str, series: Sequence[Series], *, most_first: bool = False) -> Choice:
-    """The options that occur, in their order, or those of most series first."""
-    counts: dict[str, int] = {}
-    for one in series:
-        counts[one.choices[key]] = counts.get(one.choices[key], 0) + 1
-    options = sorted(counts, key=lambda option: -counts[option]) if most_first else list(counts)
-    return Choice(key, label, options)
+def choice(key: str, label: str, series: Sequence[Series], order: Sequence[str] = ()) -> Choice:
+    """The options that occur: those of `order` first, the others as they come."""
+    present = dict.fromkeys(one.choices[key] for one in series)
+    return Choice(key, label, [*(o for o in order if o in present), *(o for o in present if o not in order)])
 
 
 def in_order(series: Sequence[Series]) -> list[Series]:

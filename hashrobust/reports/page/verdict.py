@@ -12,6 +12,7 @@ from hashrobust.reports.page.depth import Audited
 from hashrobust.reports.page.epsilon import gap, gap_spread, nearest_epsilon
 from hashrobust.reports.page.groups import Group, percent, twins
 from hashrobust.reports.page.sources import Sources
+from hashrobust.reports.page.steps import MAX_STEPS
 from hashrobust.reports.page.tables import PageTable, exact_cell, own_spread, table
 from hashrobust.reports.page.worst import Key
 
@@ -55,7 +56,7 @@ def glances(found: Sequence[Group]) -> list[Glance]:
     """
     twin = {id(found[place]): other for place, other in twins(found).items()}
     settings: dict[str, list[Group]] = {}
-    for group in found:
+    for group in _longest_trained(found):
         if group.row["goal"] == "non-targeted" and group.kind != "other":
             settings.setdefault(group.setting, []).append(group)
     shown: list[Glance] = []
@@ -73,6 +74,22 @@ def glances(found: Sequence[Group]) -> list[Glance]:
             chosen = {**attacks[attack], **chosen}
         shown += sorted(chosen.values(), key=lambda glance: labels.rule_rank(glance.group.line))
     return shown
+
+
+def _longest_trained(found: Sequence[Group]) -> list[Group]:
+    """The groups but for those of models that were trained for longer as well: they have a figure of their own."""
+
+    def steps(group: Group) -> float:
+        given = group.row.get(MAX_STEPS)
+        return math.inf if given is None or labels.is_missing(given) else float(given)
+
+    def model(group: Group) -> tuple[str, ...]:
+        return (*(str(group.row[name]) for name in ("dataset", "backbone", "objective")), group.model)
+
+    longest: dict[tuple[str, ...], float] = {}
+    for group in found:
+        longest[model(group)] = max(steps(group), longest.get(model(group), 0.0))
+    return [group for group in found if steps(group) == longest[model(group)]]
 
 
 def _telling(shown: Collection[Glance]) -> tuple[int, int, float]:
@@ -178,7 +195,6 @@ def glance_table(
         own = group.kind != "control"
         lowest = worst.get((group.setting, group.model, group.epsilon), labels.MISSING)
         cells = {
-            "task": str(group.row["task"]),
             "setting": group.setting,
             "rule": group.line,
             "attack": group.attack,

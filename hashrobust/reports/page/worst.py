@@ -8,8 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from hashrobust.experiments.measures import MEASURES
 from hashrobust.reports import labels
-from hashrobust.reports.page.groups import covers, model_name, percent, setting_name, with_spread
+from hashrobust.reports.page.groups import (
+    covers,
+    epsilon_rank,
+    model_name,
+    percent,
+    setting_name,
+    with_spread,
+)
 from hashrobust.reports.page.series import Figure, Series, choice, in_order
 from hashrobust.reports.style import colour_of
 from hashrobust.reports.worst_case import WorstCase
@@ -18,6 +26,7 @@ ALL_ATTACKS = "worst case over all attacks"
 _POINTS = 51
 """Of a curve over queries, so that thousands of queries do not weigh down the page."""
 
+_SCORES = {"hashing": "AP of a query (%)", "classification": "correct (%)"}
 Key = tuple[str, str, float]
 
 
@@ -82,6 +91,7 @@ def _line(setting: str, name: str, points: Sequence[tuple[float, list[WorstCase]
         low=[math.nan, *(100 * low for _, low, _ in spreads)],
         high=[math.nan, *(100 * high for _, _, high in spreads)],
         note=covers(min(len(members) for _, members in points)),
+        score=f"{MEASURES[points[0][1][0].task].words} (%)",
     )
 
 
@@ -105,29 +115,19 @@ def query_figure(cases: Sequence[WorstCase], of_runs: Sequence[str]) -> Figure |
             series.append(_curve(name, kind, values, members, choices))
     if not series:
         return None
-    epsilons = sorted({case.epsilon for case in cases}, key=lambda e: (abs(e - 8 / 255), e))
-    offered = choice("epsilon", "Epsilon", series)
-    order = [labels.epsilon(epsilon) for epsilon in epsilons]
+    order = [labels.epsilon(epsilon) for epsilon in sorted({c.epsilon for c in cases}, key=epsilon_rank)]
     return Figure(
         identifier="queries",
         title="Worst case, query by query",
         caption="Each query's lowest score over all attacks on the same queries, sorted from the lowest to the "
         "highest; dotted the same queries without an attack, sorted likewise. Queries of several seeds are "
         "pooled. A curve along the floor means that nearly every query is lost.",
-        choices=[
-            choice("setting", "Setting", series),
-            type(offered)(offered.key, offered.label, sorted(offered.options, key=order.index)),
-        ],
+        choices=[choice("setting", "Setting", series), choice("epsilon", "Epsilon", series, order)],
         series=in_order(series),
         x_title="share of queries (%)",
         x_range=[0.0, 100.0],
-        y_titles={"": _unit(cases)},
+        y_titles={"": "score of a query (%)"},
     )
-
-
-def _unit(cases: Sequence[WorstCase]) -> str:
-    names = {"hashing": "AP of a query (%)", "classification": "correct (%)"}
-    return " or ".join(dict.fromkeys(names[case.task] for case in cases))
 
 
 def _curve(
@@ -147,4 +147,5 @@ def _curve(
             f"{name}, {word}\n{100 * share:.0f}% of queries score {percent(height)}% or less"
             for share, height in zip(shares, heights, strict=True)
         ],
+        score=_SCORES[members[0].task],
     )

@@ -12,7 +12,7 @@ import pytest
 
 from hashrobust.cli import main
 from hashrobust.experiments.audit.plan import AuditConfig
-from hashrobust.experiments.config import AttackConfig, FinetuneConfig, PretrainConfig
+from hashrobust.experiments.config import AttackConfig, ClassifierConfig, FinetuneConfig, PretrainConfig
 from hashrobust.experiments.store import Folder
 from hashrobust.reports.page.commands import attack_command, audit_command, run_command
 
@@ -62,7 +62,20 @@ def test_finetune(config: FinetuneConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [PretrainConfig(), PretrainConfig(epochs=3, image_size=32, augment="none", seed=1)]
+    "config", [ClassifierConfig(), ClassifierConfig(rule="usf", patience=None, max_steps=0, seed=2)]
+)
+def test_classifier(config: ClassifierConfig, tmp_path: Path) -> None:
+    command = run_command(config.run_name, stored(config, "classify", tmp_path / "run"), "results")
+    assert configuration(command, "classifier_runs.classify_run") == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PretrainConfig(),
+        PretrainConfig(protocol="classification"),
+        PretrainConfig(epochs=3, image_size=32, augment="none", seed=1),
+    ],
 )
 def test_pretrain(config: PretrainConfig, tmp_path: Path) -> None:
     command = run_command(config.run_name, stored(config, "pretrain", tmp_path / "run"), "results")

@@ -50,7 +50,12 @@ def test_the_exact_gradient_cannot_be_switched_off(reader: Any) -> None:
 
 
 def test_bands_say_what_they_cover(reader: Any) -> None:
-    assert "one standard deviation over 2 seeds" in reader.one("#figure-score .band").text
+    words = reader.one("#figure-score .band")
+    assert "one standard deviation over 2 seeds" in words.text
+    filled = "return document.querySelector('#figure-score .plot').data.filter(t => t.fill).length"
+    assert reader.run(filled) > 3
+    reader.check("score", "bands").click()
+    assert reader.run(filled) == 0 and words.text == ""
 
 
 def test_selects_change_what_is_drawn(reader: Any) -> None:
@@ -62,8 +67,9 @@ def test_selects_change_what_is_drawn(reader: Any) -> None:
     assert reader.run("return document.activeElement.tagName") == "SELECT"
     measure = reader.select("#figure-depth", "Measure")
     measure.select_by_index(1)
-    title = reader.run("return document.querySelector('#figure-depth .plot').layout.yaxis.title.text")
-    assert title == "signs that agree (%)"
+    title = "return document.querySelector(arguments[0]).layout.yaxis.title.text"
+    assert reader.run(title, "#figure-depth .plot") == "signs that agree (%)"
+    assert reader.run(title, "#figure-score .plot") == "mAP (%)"
 
 
 def test_hovering_a_rule_point_names_the_exact_number(reader: Any) -> None:

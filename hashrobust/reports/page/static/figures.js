@@ -32,7 +32,7 @@
       this.plot = this.place.querySelector(".plot");
       this.controls = this.place.querySelector(".controls");
       this.models = [...new Set(figure.series.map((series) => series.model))];
-      this.state = { chosen: {}, hidden: new Set(), byRule: true };
+      this.state = { chosen: {}, hidden: new Set(), byRule: true, bands: true };
       this.build();
       document.addEventListener("themechange", () => this.draw());
     }
@@ -85,7 +85,16 @@
         const plainest = this.fitting().find((series) => series.model === model);
         return checkbox(model, !hidden.has(model), changed, swatch(plainest.colour));
       });
-      return element("fieldset", { class: "models" }, element("legend", {}, "Rules"), ...boxes);
+      return element("fieldset", { class: "models" }, element("legend", {}, "Rules"), ...boxes, this.bandBox());
+    }
+
+    bandBox() {
+      if (this.figure.bars || !this.fitting().some((series) => series.note)) return null;
+      const changed = (checked) => {
+        this.state.bands = checked;
+        this.draw();
+      };
+      return checkbox("bands", this.state.bands, changed);
     }
 
     // The exact gradient cannot be switched off: no number by a rule's gradient stands alone.
@@ -125,7 +134,8 @@
       Plotly.react(this.plot, traces, layout, { ...config, modeBarButtons: buttons });
       const notes = [...new Set(shown.map((series) => series.note).filter(Boolean))];
       const what = this.figure.bars ? "Whiskers" : "Bands";
-      this.place.querySelector(".band").textContent = notes.length ? `${what}: ${notes.join("; ")}.` : "";
+      this.place.querySelector(".band").textContent =
+        notes.length && this.state.bands ? `${what}: ${notes.join("; ")}.` : "";
     }
 
     line(series) {
@@ -148,6 +158,7 @@
     }
 
     band(series) {
+      if (!this.state.bands) return null;
       const known = series.x.map((_, place) => place).filter((place) => (series.low[place] ?? null) !== null);
       if (known.length < 2) return this.whiskers(series, known);
       const backward = [...known].reverse();
@@ -214,7 +225,6 @@
 
     layout(shown) {
       const { figure } = this;
-      const measure = this.state.chosen.measure ?? "";
       const axis = { gridcolor: style("--line"), zerolinecolor: style("--line"), linecolor: style("--line") };
       const ticks = figure.x_ticks.length
         ? { tickvals: figure.x_ticks.map(([value]) => value), ticktext: figure.x_ticks.map(([, name]) => plain(name)) }
@@ -240,15 +250,17 @@
         hoverlabel: { bgcolor: style("--card"), bordercolor: style("--line"), font: { color: style("--ink") }, align: "left" },
         barmode: "group",
         xaxis: { ...axis, ...ticks, title: { text: plain(figure.x_title) }, ...(figure.x_range ? { range: figure.x_range } : {}) },
-        yaxis: { ...axis, title: { text: plain(this.yTitle(measure)) }, ...(figure.from_zero ? { rangemode: "tozero" } : {}) },
+        yaxis: { ...axis, title: { text: plain(this.yTitle(shown)) }, ...(figure.from_zero ? { rangemode: "tozero" } : {}) },
         modebar: { bgcolor: "rgba(0,0,0,0)", color: style("--muted"), activecolor: style("--accent") },
         annotations: shown.length ? annotations : [],
         uirevision: JSON.stringify(this.state.chosen),
       };
     }
 
-    yTitle(measure) {
-      return this.figure.y_titles[measure] ?? Object.values(this.figure.y_titles)[0];
+    yTitle(shown) {
+      const scores = [...new Set(shown.map((series) => series.score).filter(Boolean))];
+      if (scores.length) return scores.join(" or ");
+      return this.figure.y_titles[this.state.chosen.measure ?? ""] ?? "";
     }
   }
 
