@@ -130,11 +130,13 @@ def groups(frame: pd.DataFrame, of_runs: Sequence[str]) -> list[Group]:
     if frame.empty:
         return []
     keys = unmixed(frame, [c for c in (*GROUP_BY, EPOCH, *of_runs) if c in frame.columns])
-    found = []
-    for _, members in frame.groupby(keys, dropna=False, sort=False):
-        rows = records(members)
-        found.append(Group(rows, setting_name(rows[0], of_runs), attack_name(rows[0], gradient=False)))
-    return found
+    alike: dict[tuple[str, ...], list[Row]] = {}
+    for row in records(frame):  # once: small frames of pandas take long
+        alike.setdefault(tuple(str(row[key]) for key in keys), []).append(row)
+    return [
+        Group(rows, setting_name(rows[0], of_runs), attack_name(rows[0], gradient=False))
+        for rows in alike.values()
+    ]
 
 
 def setting_name(row: Row, of_runs: Sequence[str]) -> str:

@@ -118,3 +118,20 @@ def test_no_torch_no_faiss(results: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def run_report(*arguments: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "hashrobust", "report", *(str(argument) for argument in arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_writes_the_page_alone_unless_a_folder_is_named(results: Path, tmp_path: Path) -> None:
+    place = tmp_path / "page.html"
+    done = run_report(results, "--html", place, "--filter", "rule=frsf")
+    assert done.returncode == 0, done.stderr
+    assert str(place) in done.stderr and "Filtered by rule=frsf." in place.read_text()
+    assert not (results / "report").exists()
+    both = run_report(results, "--html", place, "--output", tmp_path / "report", "--format", "csv")
+    assert both.returncode == 0 and (tmp_path / "report" / "results.csv").exists()
+    wrong = run_report(results, "--html", tmp_path)
+    assert wrong.returncode == 2 and "is a folder" in wrong.stderr and "Traceback" not in wrong.stderr
