@@ -43,3 +43,8 @@ for epsilon in 32/255 8/255; do
   attack --epsilon $epsilon --attack sdha --preset original --param targeted=true
   attack --epsilon $epsilon --attack square --preset original
 done
+
+# The one preset that does not come near theory, with other step sizes.
+for step_size in 0.5/255 8/255 32/255 1.0; do
+  attack --epsilon 32/255 --attack sdha --preset saat --step-size $step_size
+done

@@ -1,4 +1,4 @@
-"""The table of mAP (targeted: t-mAP) against gradient evaluations, one row an attack and setting.
+"""The tables of mAP (targeted: t-mAP) against gradient evaluations, and of the step sizes of a preset that fails.
 
 python table.py RESULTS
 """
@@ -29,9 +29,16 @@ def percent(rows: pd.DataFrame, column: str) -> str:
 
 
 def main(results: Path) -> None:
-    """Print the table in Markdown."""
+    """Print the tables in Markdown: the settings as they are, and the step sizes of a grid."""
     frame = results_frame(results)
-    frame = frame[frame["attack"] != "none"].copy()
+    frame = frame[frame["attack"] != "none"]
+    grid = frame.get("params.step_size", pd.Series(index=frame.index, dtype=float)).notna()
+    print_settings(frame[~grid].copy())
+    print_grid(frame[grid])
+
+
+def print_settings(frame: pd.DataFrame) -> None:
+    """One row an attack and setting."""
     frame["label"] = [label(row) for _, row in frame.iterrows()]
     frame["cost"] = [
         f"{row['budget']:.0f} queries" if row["budget"] > 0 else f"{row['steps'] * row['descents']:.0f}"
@@ -48,6 +55,14 @@ def main(results: Path) -> None:
         metric = "t_map" if (group["goal"] == "targeted").all() else "map"
         cells = [percent(group[(group["epsilon"] - e).abs() < 1e-9], metric) for e in EPSILONS]
         print(f"| {name} | {cost} | {' | '.join(cells)} | {percent(group, f'theory_{metric}')} |")
+
+
+def print_grid(frame: pd.DataFrame) -> None:
+    """One row a step size, in 255ths."""
+    print("\n| attack | step size x 255 | epsilon x 255 | mAP |\n|---|--:|--:|--:|")
+    for _, row in frame.sort_values("params.step_size").iterrows():
+        step, epsilon = (255 * row[name] for name in ("params.step_size", "epsilon"))
+        print(f"| {label(row)} | {step:.3g} | {epsilon:.3g} | {100 * row['map']:.1f} |")
 
 
 if __name__ == "__main__":
