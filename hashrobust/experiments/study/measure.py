@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +27,8 @@ from hashrobust.experiments.study.tasks import TASKS
 from hashrobust.progress import Advance, Progress, Silent
 from hashrobust.rules import convert
 
-_STEPS, _ENOUGH_SECONDS = 6, 3.0
-"""Training steps that are measured after the first one, at most; and the time after which two do."""
+_STEPS, _PASSES, _ENOUGH_SECONDS = 6, 5, 3.0
+"""Training steps that are measured after the first one, and passes, at most; and the time after which fewer do."""
 _BATCH = 100
 _CHECK = 2 * 1280
 """Passes forward that the check against finite differences costs: 1280 images, in float64."""
@@ -137,18 +138,27 @@ def _measure(planned: Planned, source: Source, data: LabelledDataset, backbone: 
 
 
 def _passes(through: Callable[[Tensor], Tensor], images: Tensor) -> tuple[float, float]:
-    """Seconds of a pass forward, and of a gradient, after a small one that warms up."""
-    seconds = []
-    for batch, follow in ((images[:4], True), (images, False), (images, True)):
+    """Seconds of a pass forward, and of a gradient: the median of a few, after a small one that warms up."""
+
+    def forward(batch: Tensor) -> None:
+        with torch.no_grad():
+            through(batch)
+
+    def gradient(batch: Tensor) -> None:
+        batch = batch.clone().requires_grad_()
+        torch.autograd.grad(through(batch).sum(), batch)
+
+    gradient(images[:4])
+    return _median_seconds(lambda: forward(images)), _median_seconds(lambda: gradient(images))
+
+
+def _median_seconds(action: Callable[[], None]) -> float:
+    seconds: list[float] = []
+    while len(seconds) < _PASSES and sum(seconds) < _ENOUGH_SECONDS:
         started = time.perf_counter()
-        if follow:
-            batch = batch.clone().requires_grad_()
-            torch.autograd.grad(through(batch).sum(), batch)
-        else:
-            with torch.no_grad():
-                through(batch)
+        action()
         seconds.append(time.perf_counter() - started)
-    return seconds[1], seconds[2]
+    return statistics.median(seconds)
 
 
 class _EnoughError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hashrobust.datasets import LabelledDataset, RetrievalDataset
@@ -52,26 +53,32 @@ def check_sources(planned: Planned) -> None:
         InputError: too small images, more queries than there are, or an objective that the data do not allow.
     """
     for source in sources(planned):
-        within = next(m.within for m in planned.study.matrices if source.dataset in m.datasets)
-        try:
+        keys = {cell.key for cell in source.cells}
+        on_them = [cell for cell in planned.cells if isinstance(cell, AttackCell) and keys & set(cell.needs)]
+        wanted = max((attack.queries or 0 for cell in on_them for attack in cell.attacks), default=0)
+        with _at(planned, source, "datasets", source.dataset):
             if source.data is None:
                 raise DataError(source.missing)
-            _check_data(planned, source, source.data)
-        except InputError as error:
-            line = planned.study.file.line(("datasets",), source.dataset, within=within)
-            raise type(error)(f"{planned.study.file.path}, line {line}: {error}") from error
-
-
-def _check_data(planned: Planned, source: Source, data: LabelledDataset) -> None:
-    keys = {cell.key for cell in source.cells}
-    there = len(data.asked)
-    for cell in planned.cells:
-        if isinstance(cell, AttackCell) and keys & set(cell.needs):
-            wanted = max(attack.queries or 0 for attack in cell.attacks)
-            if wanted > there:
+            _check_data(source, source.data)
+        with _at(planned, source, "queries", wanted):
+            if wanted > len(source.data.asked):
                 raise InputError(
-                    f"{wanted} queries are asked for, {source.dataset} has {there}: lower queries"
+                    f"{wanted} queries are asked for, {source.dataset} has {len(source.data.asked)}: lower queries"
                 )
+
+
+@contextmanager
+def _at(planned: Planned, source: Source, key: str, value: object) -> Iterator[None]:
+    """What is wrong within the block is said with the line of a key, in the first matrix with this data set."""
+    try:
+        yield
+    except InputError as error:
+        file = planned.study.file
+        within = next(m.within for m in planned.study.matrices if source.dataset in m.datasets)
+        raise type(error)(f"{file.path}, line {file.line((key,), value, within=within)}: {error}") from error
+
+
+def _check_data(source: Source, data: LabelledDataset) -> None:
     objectives: dict[str, FinetuneConfig] = {}
     for trained in source.cells:
         config = trained.config

@@ -160,7 +160,7 @@ def test_no_file_and_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "line", "words"),
     [
-        ([("queries = 12", "queries = 2000")], 3, "2000 queries are asked for, digits has 200"),
+        ([("queries = 12", "queries = 2000")], 10, "2000 queries are asked for, digits has 200"),
         ([('["digits"]', '["folder:/nowhere"]')], 3, "/nowhere"),
         ([("bits = [12]", "bits = [3]")], 3, "3 bits hold no 10 different centres"),
     ],
