@@ -21,7 +21,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"weight_decay": float("inf")}, "weight_decay is inf"),
     ({"patience": 0}, "patience is 0"),
     ({"optimizer": "adamw"}, "unknown optimizer 'adamw'.*adam, sgd"),
-    ({"schedule": "step"}, "unknown schedule 'step'"),
+    ({"schedule": "steps"}, "unknown schedule 'steps'"),
     ({"augment": "flips"}, "unknown augmentation 'flips'"),
 ]
 
