@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hashrobust.attacks import AttackContext, build_attack
     from hashrobust.backbones import build_backbone
-    from hashrobust.datasets import load_dataset
+    from hashrobust.datasets import load_classification, load_dataset
     from hashrobust.errors import HashRobustError, InputError
     from hashrobust.experiments.audit import audit
     from hashrobust.metrics import average_precision, chance, retrieval_metrics
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from hashrobust.objectives import build_objective
     from hashrobust.retrieval import HammingIndex
     from hashrobust.rules import alignment, convert, exact_gradient
-    from hashrobust.training import finetune, pretrain
+    from hashrobust.training import finetune, finetune_classifier, pretrain
 
 _HOMES = {
     "AttackContext": "attacks",
     "build_attack": "attacks",
     "build_backbone": "backbones",
+    "load_classification": "datasets",
     "load_dataset": "datasets",
     "HashRobustError": "errors",
     "InputError": "errors",
@@ -42,11 +43,13 @@ _HOMES = {
     "convert": "rules",
     "exact_gradient": "rules",
     "finetune": "training",
+    "finetune_classifier": "training",
     "pretrain": "training",
 }
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     "load_dataset",
+    "load_classification",
     "HashModel",
     "Classifier",
     "load_model",
@@ -57,6 +60,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "exact_gradient",
     "alignment",
     "finetune",
+    "finetune_classifier",
     "pretrain",
     "HammingIndex",
     "AttackContext",
