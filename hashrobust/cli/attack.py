@@ -100,7 +100,7 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Attack a run's queries, or test images, inside an L-infinity ball; prints mAP or accuracy clean and attacked."""
-    from hashrobust.experiments.attack_runs import attack_cost, attack_run
+    from hashrobust.experiments.attack_runs import Where, attack_cost, attack_run
     from hashrobust.experiments.config import AttackConfig
 
     progress = ConsoleProgress(quiet=quiet)
@@ -145,13 +145,9 @@ def command(
         for config in configs:
             print(attack_cost(folder, config, data_dir=data_dir, device=device))
         return
-    done = []
+    where, done = Where(data_dir, device, progress), []
     for config in configs:
-        done.append(
-            attack_run(
-                folder, config, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress
-            )
-        )
+        done.append(attack_run(folder, config, where=where, overwrite=overwrite))
         if picture:
             _draw(done[-1], overwrite)
     if json:

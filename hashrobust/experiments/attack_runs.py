@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,18 @@ def attack_run(
     *,
     subject: Subject | None = None,
     surrogate: Subject | None = None,
+    where: Where | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
     wait: bool = False,
     progress: Progress | None = None,
 ) -> Folder:
-    """Attack a run's queries; the attack's folder `attacks/<name>-<hash8>`.
+    """Attack a run's queries, or of a classifier test images; the attack's folder `attacks/<name>-<hash8>`.
 
-    `subject` is the run if it is open already, `surrogate` likewise the run that `config.surrogate` names. With
-    `wait`, another process that works on the run is waited for.
+    `subject` is the run if it is open already, `surrogate` likewise the run that `config.surrogate` names; `where`
+    opens them, and keeps them open for further attacks. With `wait`, another process that works on the run is
+    waited for.
 
     Raises:
         InputError: an unknown name or impossible value, before any folder is made.
@@ -45,8 +47,8 @@ def attack_run(
     check_gradient_name(config.gradient)
     attack = build(config)
     config = with_gradient(config, attack)
-    progress = progress or Silent()
-    where = Where(data_dir, device, progress)
+    where = where or Where(data_dir, device, progress or Silent())
+    progress = where.progress
     config, surrogate = where.with_surrogate(run, config, surrogate)
     path = run.path / "attacks" / config.folder_name
     folder = Folder(path)
@@ -108,17 +110,20 @@ def attack_cost(
 
 @dataclass(frozen=True)
 class Where:
-    """How runs are opened."""
+    """How runs are opened, each once."""
 
     data_dir: Path | None
     device: str
     progress: Progress
+    opened: dict[Path, Subject] = field(default_factory=dict)
 
     def open(self, run: Folder, data: LabelledDataset | None = None) -> Subject:
         """The run with its model, data and codes."""
-        return Subject.open(
-            run, data=data, data_dir=self.data_dir, device=self.device, progress=self.progress
-        )
+        if run.path not in self.opened:
+            self.opened[run.path] = Subject.open(
+                run, data=data, data_dir=self.data_dir, device=self.device, progress=self.progress
+            )
+        return self.opened[run.path]
 
     def with_surrogate(
         self, run: Folder, config: AttackConfig, surrogate: Subject | None

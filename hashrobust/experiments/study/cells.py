@@ -95,10 +95,10 @@ def _attack(cell: AttackCell, run: Folder, place: Place) -> Outcome:
     """The attacks on a run that are missing, on a model that is loaded once."""
     missing = [config for config in cell.attacks if not _has_attack(run, config.folder_name)]
     failures = []
-    subject = Where(place.data_dir, place.device, Silent()).open(run) if missing else None
+    where = Where(place.data_dir, place.device, Silent())
     for config in missing:
         try:
-            attack_run(run, config, subject=subject, wait=True)
+            attack_run(run, config, where=where, wait=True)
         except Exception as error:
             what = f"{config.attack} ({config.gradient}, {255 * config.epsilon:g}/255) on {run.name}"
             failures.append(Failure(what, reason(error)))
