@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,22 +60,24 @@ def choose_queries(total: int, wanted: int | None, seed: int) -> NDArray[np.int6
     return np.sort(np.random.default_rng(seed).choice(total, wanted, replace=False)).astype(np.int64)
 
 
-@contextmanager
-def gradient_path(model: Model, gradient: str) -> Iterator[Model]:
-    """The frozen model that the attacker differentiates: exactly, by its own rule, or by a named one.
+def differentiated(model: Model, gradient: str) -> Model:
+    """What the attacker differentiates: the model or, for `rule:NAME`, a copy converted to that rule.
 
-    The forward pass, and so the codes, are the same in all three (up to float rounding: networks of our own are
-    copied, see `attackable`; models of others are attacked as they are). A named rule's feedback is
-    drawn with the seed and scale of the model's own (0 and "xavier" if it has none).
+    The forward pass, and so the answers, are the same (up to float rounding: networks of our own are copied, see
+    `attackable`; models of others are attacked as they are). A named rule's feedback is drawn with the seed and
+    scale of the model's own (0 and "xavier" if it has none).
     """
-    if gradient in ("exact", "none", "rule"):
-        through = model
-    else:
+    through = model
+    if gradient.startswith("rule:"):
         through = copy.deepcopy(model)
         seed, scale = feedback_seed(model) or 0, feedback_scale(model) or "xavier"
         convert(through, gradient.removeprefix("rule:"), seed=seed, scale=scale)
-    if isinstance(through, Network):
-        through = attackable(through)
+    return attackable(through) if isinstance(through, Network) else through
+
+
+@contextmanager
+def gradient_path(through: Model, gradient: str) -> Iterator[Model]:
+    """The model that the attacker differentiates, frozen: exactly, or by the rule that it follows."""
     exact = exact_gradient(through) if gradient in ("exact", "none") else nullcontext()
     with exact, frozen(through):
         yield through
@@ -144,8 +147,13 @@ class Bench:
     @contextmanager
     def attacker(self) -> Iterator[Model]:
         """The frozen model that the attacker differentiates through."""
-        with gradient_path(self.source.model, self.config.gradient) as through:
+        with gradient_path(self._differentiated, self.config.gradient) as through:
             yield through
+
+    @cached_property
+    def _differentiated(self) -> Model:
+        """Made once: a large network takes seconds to copy."""
+        return differentiated(self.source.model, self.config.gradient)
 
     def examples(self) -> list[int]:
         """Places in the chosen subset of the queries whose images are kept, spread evenly over it."""

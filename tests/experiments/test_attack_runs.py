@@ -14,7 +14,7 @@ from hashrobust.attacks import build_attack
 from hashrobust.errors import HashRobustError, InputError, StoreError
 from hashrobust.experiments import bench
 from hashrobust.experiments.attack_runs import attack_cost, attack_run
-from hashrobust.experiments.bench import choose_queries, gradient_path
+from hashrobust.experiments.bench import choose_queries, differentiated, gradient_path
 from hashrobust.experiments.retrieval_runs import encode_run
 from hashrobust.experiments.store import Folder, read_arrays
 from hashrobust.experiments.subject import Subject
@@ -148,9 +148,9 @@ def test_gradient_paths_are_what_they_say(made: Folder) -> None:
     plain = load_run(made)
     convert(plain, "bp")
     rule = gradient(model)
-    with gradient_path(model, "exact") as through:
+    with gradient_path(differentiated(model, "exact"), "exact") as through:
         assert torch.equal(gradient(through), gradient(plain)) and not torch.equal(gradient(through), rule)
-    with gradient_path(model, "rule") as through:
+    with gradient_path(differentiated(model, "rule"), "rule") as through:
         assert torch.equal(gradient(through), rule)
     # The last layer by hand: its input's error is V^T delta with V of the stored feedback.
     features = model.backbone(model.normalize(images)).detach().requires_grad_()
@@ -165,7 +165,7 @@ def test_a_named_rules_gradient_leaves_the_run_alone(
     run = finetune_run(small.finetune(epochs=1), tmp_path)
     before = contents(run.path)
     model = load_run(run)
-    with gradient_path(model, "rule:frsf") as through:
+    with gradient_path(differentiated(model, "rule:frsf"), "rule:frsf") as through:
         assert through is not model and rule_of(through) == "frsf" and rule_of(model) == "bp"
     found = metrics(attack_run(run, replace(small.attack, gradient="rule:frsf", queries=12)))
     assert found["gradient_cosine"] < 0.999

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from hashrobust.experiments import bench
-from hashrobust.experiments.attack_runs import attack_run
+from hashrobust.experiments.attack_runs import Where, attack_run
 from hashrobust.experiments.classifier_runs import classify_run, evaluate_classifier
 from hashrobust.experiments.config import AttackConfig, ClassifierConfig, FinetuneConfig
 from hashrobust.experiments.retrieval_runs import evaluate_run, index_run
 from hashrobust.experiments.training_runs import finetune_run
+from hashrobust.progress import Silent
 
 BACKBONES = ("alexnet", "vgg16", "resnet18")
 
@@ -60,8 +61,11 @@ def test_hashing(pictures: Path, tmp_path: Path, backbone: str) -> None:
     run = finetune_run(config, tmp_path)
     assert len(index_run(run)) > 0
     assert 0 < evaluate_run(run)["map"] <= 1
+    where = Where(None, "cpu", Silent())
     for gradient in ("exact", "rule"):
-        metrics = attack_run(run, attacked("center", gradient)).read_json("metrics.json", made_by="attack")
+        metrics = attack_run(run, attacked("center", gradient), where=where).read_json(
+            "metrics.json", made_by="attack"
+        )
         assert metrics["linf_max"] <= 8 / 255 + 1e-6
 
 
@@ -69,8 +73,8 @@ def test_hashing(pictures: Path, tmp_path: Path, backbone: str) -> None:
 def test_classification(pictures: Path, tmp_path: Path, backbone: str) -> None:
     run = classify_run(ClassifierConfig(**training(pictures, backbone)), tmp_path)
     assert 0 <= evaluate_classifier(run)["accuracy"] <= 1
-    for gradient in ("exact", "rule"):
-        metrics = attack_run(run, attacked("fgsm" if gradient == "rule" else "pgd", gradient)).read_json(
-            "metrics.json", made_by="attack"
-        )
+    where = Where(None, "cpu", Silent())
+    for name, gradient in (("pgd", "exact"), ("fgsm", "rule")):
+        attack = attack_run(run, attacked(name, gradient), where=where)
+        metrics = attack.read_json("metrics.json", made_by="attack")
         assert metrics["linf_max"] <= 8 / 255 + 1e-6

@@ -17,7 +17,7 @@ from hashrobust.attacks import GradientAttack, SearchAttack
 from hashrobust.datasets import LabelledDataset, RetrievalDataset
 from hashrobust.experiments.attack_runs import build
 from hashrobust.experiments.audit.plan import plan
-from hashrobust.experiments.bench import gradient_path
+from hashrobust.experiments.bench import differentiated, gradient_path
 from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.environment import choose_device, threads
 from hashrobust.experiments.study.plan import ATTACK, AUDIT, AttackCell, AuditCell, TrainCell, TrainedCell
@@ -123,7 +123,7 @@ def _measure(planned: Planned, source: Source, data: LabelledDataset, backbone: 
             task.fit(model.to(device), data, config, watch)
         split = data.asked
         images = split.load(range(min(_BATCH, len(split)))).to(device)
-        with gradient_path(model.eval(), "exact") as through:
+        with gradient_path(differentiated(model.eval(), "exact"), "exact") as through:
             forward, gradient = _passes(through, images)
     return Pace(
         task=source.task,
