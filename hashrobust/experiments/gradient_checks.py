@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hashrobust.attacks import check_gradient
+from hashrobust.attacks import check_gradient, classification_objective
 from hashrobust.errors import InputError
 from hashrobust.experiments.subject import Model
 from hashrobust.models import Classifier, frozen
@@ -64,10 +64,10 @@ def difference_facts(model: Model, images: Tensor, epsilon: float) -> dict[str, 
 def agreement(model: Model, z: Tensor, own: Tensor) -> Tensor:
     """How far outputs z (B, K) keep to the answers of outputs `own` (B, K), (B,); smooth, for gradients.
 
-    Mean over bits of tanh(z) sign(own), or of a classifier the log-probability of the class that it gave.
+    Mean over bits of tanh(z) sign(own), or of a classifier the log-odds of the class that it gave.
     """
     if isinstance(model, Classifier):
-        return -F.cross_entropy(z, own.argmax(dim=1), reduction="none")
+        return classification_objective(own.argmax(dim=1))(z)
     return (torch.tanh(z) * torch.where(own >= 0, 1.0, -1.0)).mean(dim=1)
 
 
