@@ -50,20 +50,19 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Gather every run into tables (CSV, Parquet, Markdown, LaTeX) and figures, or into one HTML page."""
-    from hashrobust.reports.audit_attacks import without_audits
     from hashrobust.reports.filters import filter_frame
     from hashrobust.reports.findings import findings
     from hashrobust.reports.formats import to_markdown, to_rich
     from hashrobust.reports.frame import results_frame
     from hashrobust.reports.tables import paper_table
-    from hashrobust.reports.write import DEFAULT_FORMATS, summary_tables, write_report
+    from hashrobust.reports.write import DEFAULT_FORMATS, shown_rows, summary_tables, write_report
 
     if html is not None:
         from hashrobust.reports.page import check_place, write_page
 
         check_place(html)
     whole = filter_frame(results_frame(results), filters)
-    frame, of_audits = without_audits(whole)
+    frame, left_out = shown_rows(whole)
     columns = split_list(group_by) or None
     written = []
     if html is None or output is not None:
@@ -81,7 +80,7 @@ def command(
     unfinished = whole.attrs.get("unfinished", [])
     if unfinished:
         progress.say(f"without results and left out: {len(unfinished)}, such as {unfinished[0]}")
-    for sentence in of_audits:
+    for sentence in left_out:
         progress.say(sentence)
     if json:
         print_json(whole.to_dict(orient="records"))

@@ -117,11 +117,17 @@ def _gap(row: Row, score: str) -> str:
     gap, low = row[score] - row[f"exact_{score}"], row["masking_gap_low"]
     if gap <= MASKING or (not labels.is_missing(low) and low <= 0):
         return f"{left}: no masking to speak of ({row['attack']})."
-    interval = (
-        "" if labels.is_missing(low) else f" (95%: {_points(low)} to {_points(row['masking_gap_high'])})"
-    )
+    interval = _spread(row)
     what = "come without any training by the rule" if control else "of the apparent robustness are masking"
     return f"{left}: {_points(gap)} points{interval} {what} ({row['attack']})."
+
+
+def _spread(row: Row) -> str:
+    """How sure a gap is: over seeds, or of one seed over queries."""
+    if row["seeds"] > 1:
+        return f" (± {_points(row['masking_gap_std'])} over {row['seeds']} seeds)"
+    low = row["masking_gap_low"]
+    return "" if labels.is_missing(low) else f" (95%: {_points(low)} to {_points(row['masking_gap_high'])})"
 
 
 def _percent(value: Any) -> str:

@@ -21,6 +21,7 @@ from hashrobust.reports.findings import findings
 from hashrobust.reports.formats import Table, to_latex, to_markdown, write_frame, write_text
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.pictures import attack_examples
+from hashrobust.reports.steps import has_curves, steps_curves, whole_trainings
 from hashrobust.reports.summary import by_task
 from hashrobust.reports.tables import paper_table, summary_table
 from hashrobust.reports.worst_case import worst_case_frame, worst_case_tables, worst_cases
@@ -55,7 +56,7 @@ def write_report(
         if name not in FORMATS:
             raise InputError(f"unknown report format '{name}': {did_you_mean(name, list(FORMATS))}")
     whole = filter_frame(results_frame(results), filters)
-    frame, of_audits = without_audits(whole)
+    frame, left_out_of_all = shown_rows(whole)
     summaries = summary_tables(frame, group_by, metric)
     attacked = bool((frame["attack"] != "none").any())
     papers = paper_table(frame) if attacked else []
@@ -70,12 +71,14 @@ def write_report(
     kinds = [name for name in ("png", "pdf", "svg") if name in formats]
     written += _audits(results, output, formats, kinds)
     figures, left_out = _figures(frame, results, output, kinds) if kinds else ([], [])
+    if kinds and has_curves(whole):
+        figures += steps_curves(without_audits(whole)[0], output / f"steps.{kinds[0]}", also=kinds[1:])
     written += figures
     if "md" in formats:
         shown = [path.relative_to(output).as_posix() for path in figures if path.suffix == ".png"]
         page = [
             _heading(whole, filters),
-            *of_audits,
+            *left_out_of_all,
             *map(to_markdown, summaries),
             *findings(frame),
             *left_out,
@@ -94,6 +97,13 @@ def write_report(
         page += [f"![{Path(name).stem}]({name})" for name in shown]
         written.append(write_text("\n\n".join(page) + "\n", output / "summary.md"))
     return written
+
+
+def shown_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a results frame that tables and figures show, and sentences on those that they leave out."""
+    without, of_audits = without_audits(frame)
+    whole, of_steps = whole_trainings(without)
+    return whole, [*of_audits, *of_steps]
 
 
 def _worst_cases(frame: pd.DataFrame, results: Path, output: Path, formats: Sequence[str]) -> list[Path]:
