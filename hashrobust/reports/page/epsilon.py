@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from hashrobust.reports import labels
-from hashrobust.reports.page.groups import Group, attacks_in_order, covers, percent, twins, with_spread
+from hashrobust.reports.page.groups import (
+    Group,
+    attacks_in_order,
+    covers,
+    percent,
+    twins,
+    whole_first,
+    with_spread,
+)
 from hashrobust.reports.page.series import Figure, Reference, Series, choice, in_order
 from hashrobust.reports.style import colour_of
 
@@ -36,7 +44,9 @@ def score_figure(found: Sequence[Group], worst: Sequence[Series]) -> Figure | No
         "learning rule's own feedback, a diagnostic and no measure of robustness. Dotted: the zero-step control, "
         "weights attacked through the feedback of a rule that never trained them. Epsilon 0 is no attack.",
         choices=[
-            choice("setting", "Setting", series),
+            choice(
+                "setting", "Setting", series, whole_first((one.choices["setting"] for one in series), found)
+            ),
             choice("attack", "Attack", series, attacks_in_order(found)),
         ],
         series=series,
@@ -124,7 +134,9 @@ def gap_figure(found: Sequence[Group]) -> Figure | None:
         "robustness that is hidden gradient. Hatched bars (via ...): weights attacked through the feedback of a "
         "rule that never trained them.",
         choices=[
-            choice("setting", "Setting", series),
+            choice(
+                "setting", "Setting", series, whole_first((one.choices["setting"] for one in series), found)
+            ),
             choice("attack", "Attack", series, attacks_in_order(found)),
         ],
         series=series,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,6 +171,12 @@ def attacks_in_order(found: Sequence[Group]) -> list[str]:
             group.mean(group.metric) if group.kind == "exact" else math.inf
         )
     return sorted(left, key=lambda attack: (attack not in pairs, min(left[attack])))
+
+
+def whole_first(settings: Iterable[str], found: Sequence[Group]) -> list[str]:
+    """Settings of whole trainings before those of their first steps, else in the order given."""
+    whole = {group.setting: labels.is_missing(group.row.get("max_steps")) for group in found}
+    return sorted(dict.fromkeys(settings), key=lambda setting: not whole[setting])
 
 
 def epsilon_rank(epsilon: float) -> tuple[float, float]:
