@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hashrobust.cli._console import ConsoleProgress, key_value_table, print_json, stdout
-from hashrobust.cli._options import DataDir, ImageSize, Json, Plugin, Quiet
+from hashrobust.cli._options import DataDir, ImageSize, Json, Plugin, Quiet, check_task
 from hashrobust.errors import InputError
 
 if TYPE_CHECKING:
-    from hashrobust.datasets import DatasetInfo, RetrievalDataset
+    from hashrobust.datasets import DatasetInfo, LabelledDataset
 
-SPLITS = ("train", "query", "validation", "database")
+SPLITS = ("train", "query", "validation", "database", "test")
 NAMED = 10
 """At most so many skipped files are named."""
 
@@ -22,6 +22,7 @@ def command(
     name: Annotated[
         str, typer.Argument(help="Such as digits or folder:DIR; see `hashrobust list datasets`.")
     ],
+    task: Annotated[str, typer.Option(help="hashing or classification: whose splits.")] = "hashing",
     download: Annotated[bool, typer.Option("--download", help="Fetch it first if it is missing.")] = False,
     data_dir: DataDir = None,
     image_size: ImageSize = None,
@@ -30,10 +31,11 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Show what a dataset is, whether it is here, and its splits; or fetch it."""
-    from hashrobust.datasets import dataset_info, datasets, load_dataset
+    from hashrobust.datasets import dataset_info, datasets, load_classification, load_dataset
     from hashrobust.datasets._info import data_folder
 
     progress = ConsoleProgress(quiet=quiet)
+    load = load_classification if check_task(task) == "classification" else load_dataset
     info = dataset_info(name, data_dir=data_dir)
     takes = datasets.parameters(name.partition(":")[0])
     if download and "download" not in takes:
@@ -41,7 +43,7 @@ def command(
     data = None
     # A plugin's dataset has no passport, and says itself what it lacks.
     if download or info.present or (info.present is None and "path" not in takes):
-        data = load_dataset(
+        data = load(
             name, data_dir=data_dir, image_size=image_size, **({"download": True} if download else {})
         )
         info = dataset_info(name, data_dir=data_dir)
@@ -50,6 +52,8 @@ def command(
         for line in data.skipped_lines():
             progress.say(line)
     facts = _passport(info) | (_content(data) if data is not None else {})
+    if task == "classification":
+        facts["protocol"] = "official train and test sets; a tenth of each class of train to validate"
     if json:
         print_json(facts)
         return
@@ -71,16 +75,17 @@ def _passport(info: DatasetInfo) -> dict[str, Any]:
     }
 
 
-def _content(data: RetrievalDataset) -> dict[str, Any]:
-    splits = {split: len(getattr(data, split)) for split in SPLITS}
+def _content(data: LabelledDataset) -> dict[str, Any]:
+    splits = {split: len(getattr(data, split)) for split in SPLITS if hasattr(data, split)}
+    top_k = {"list length of mAP@k": getattr(data, "top_k", None) or "the whole database"}
     return {
         **{f"{split} images": size for split, size in splits.items()},
         "image shape (C, H, W)": list(data.image_shape),
         "classes": list(data.classes),
         "several labels an image": data.multi_label,
-        "list length of mAP@k": data.top_k or "the whole database",
+        **(top_k if hasattr(data, "top_k") else {}),
         "images with an exact copy": data.duplicates,
-        "queries that stand in another split": data.overlap,
+        f"{'queries' if hasattr(data, 'query') else 'test images'} that stand in another split": data.overlap,
         "left out": list(data.skipped),
         "fingerprint": data.fingerprint,
     }
