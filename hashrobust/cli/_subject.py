@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hashrobust.cli._options import check_task
 from hashrobust.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,11 +20,16 @@ OptionalRun = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", help="A model not made here, as package.module:factory; images in [0, 1] to outputs."
+        "--model",
+        help="A model not made here, as package.module:factory; images in [0, 1] to outputs or logits.",
     ),
 ]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Of --model: a safetensors state dict.")]
 Dataset = Annotated[str | None, typer.Option("--dataset", help="Of --model: see `hashrobust list datasets`.")]
+ModelTask = Annotated[
+    str | None,
+    typer.Option("--task", help="Of --model: hashing or classification.", show_default="hashing"),
+]
 ModelImageSize = Annotated[
     int | None, typer.Option("--image-size", min=1, help="Of --model.", show_default="the dataset's own")
 ]
@@ -36,6 +42,7 @@ def find_subject(
     model: str | None,
     weights: Path | None,
     dataset: str | None,
+    task: str | None,
     image_size: int | None,
     data_dir: Path | None,
     device: str,
@@ -43,7 +50,7 @@ def find_subject(
     """The run folder.
 
     Raises:
-        InputError: both or neither of a run and a model, or a model without its dataset.
+        InputError: both or neither of a run and a model, a model without its dataset, or an unknown task.
     """
     from hashrobust.experiments.foreign_runs import import_foreign
     from hashrobust.experiments.store import find_run
@@ -51,23 +58,33 @@ def find_subject(
     if (run is None) == (model is None):
         raise InputError("name either a run, or a model by --model package.module:factory with --dataset")
     if run is not None:
-        if weights is not None or dataset is not None or image_size is not None:
-            raise InputError("--weights, --dataset and --image-size belong to --model: a run has its own")
+        if any(option is not None for option in (weights, dataset, task, image_size)):
+            raise InputError(
+                "--weights, --dataset, --task and --image-size belong to --model: a run has its own"
+            )
         return find_run(run, results)
     assert model is not None
     if dataset is None:
         raise InputError(
-            "--model needs --dataset: name what it retrieves from, see `hashrobust list datasets`"
+            "--model needs --dataset: name what it retrieves from or classifies, see `hashrobust list datasets`"
         )
     return import_foreign(
-        model, dataset, results, weights=weights, image_size=image_size, data_dir=data_dir, device=device
+        model,
+        dataset,
+        results,
+        task=task or "hashing",
+        weights=weights,
+        image_size=image_size,
+        data_dir=data_dir,
+        device=device,
     )
 
 
-def default_attack(run: str | None, model: str | None, results: Path) -> str:
-    """The attack that is meant unless one is named: by the task of the run; models of others hash."""
+def default_attack(run: str | None, model: str | None, task: str | None, results: Path) -> str:
+    """The attack that is meant unless one is named: by the task of the run or of the model."""
     from hashrobust.experiments.audit.plan import DEFAULT_ATTACKS
     from hashrobust.experiments.store import find_run
 
-    classifies = run is not None and model is None and find_run(run, results).classifies
-    return DEFAULT_ATTACKS["classification" if classifies else "hashing"]
+    if run is not None and model is None:
+        task = "classification" if find_run(run, results).classifies else "hashing"
+    return DEFAULT_ATTACKS[check_task(task or "hashing")]

@@ -26,6 +26,7 @@ from hashrobust.cli._subject import (
     Dataset,
     Model,
     ModelImageSize,
+    ModelTask,
     OptionalRun,
     Weights,
     default_attack,
@@ -86,6 +87,7 @@ def command(
     model: Model = None,
     weights: Weights = None,
     dataset: Dataset = None,
+    task: ModelTask = None,
     image_size: ModelImageSize = None,
     picture: Annotated[
         bool, typer.Option(help="Write a picture of examples into each attack's folder.")
@@ -125,7 +127,7 @@ def command(
             surrogate=surrogate,
             start_epsilons=smaller,
         )
-        for name in split_list(attack) or [default_attack(run, model, results)]
+        for name in split_list(attack) or [default_attack(run, model, task, results)]
         for params in [_fitting(name, given, progress) | parse_params(param)]
         for radius, smaller in _epsilons(epsilon, name, preset, warm_start)
         for through in split_list(gradient)
@@ -137,6 +139,7 @@ def command(
         model=model,
         weights=weights,
         dataset=dataset,
+        task=task,
         image_size=image_size,
         data_dir=data_dir,
         device=device,

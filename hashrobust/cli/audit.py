@@ -23,6 +23,7 @@ from hashrobust.cli._subject import (
     Dataset,
     Model,
     ModelImageSize,
+    ModelTask,
     OptionalRun,
     Weights,
     default_attack,
@@ -58,6 +59,7 @@ def command(
     model: Model = None,
     weights: Weights = None,
     dataset: Dataset = None,
+    task: ModelTask = None,
     image_size: ModelImageSize = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
     results: Results = Path("results"),
@@ -78,7 +80,7 @@ def command(
     progress = ConsoleProgress(quiet=quiet)
     config = AuditConfig(
         epsilon=parse_epsilon(epsilon),
-        attack=attack or default_attack(run, model, results),
+        attack=attack or default_attack(run, model, task, results),
         also=tuple(split_list(also)),
         budget=budget,
         queries=queries,
@@ -97,6 +99,7 @@ def command(
         model=model,
         weights=weights,
         dataset=dataset,
+        task=task,
         image_size=image_size,
         data_dir=data_dir,
         device=device,

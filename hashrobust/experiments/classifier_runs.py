@@ -11,7 +11,8 @@ from hashrobust.errors import StoreError
 from hashrobust.experiments.checkpoints import FolderCheckpoints
 from hashrobust.experiments.config import ClassifierConfig
 from hashrobust.experiments.environment import choose_device
-from hashrobust.experiments.store import CLASSIFY, Folder
+from hashrobust.experiments.foreign_runs import load_foreign
+from hashrobust.experiments.store import CLASSIFY, FOREIGN, Folder
 from hashrobust.experiments.training_runs import (
     check_names,
     load_data,
@@ -23,7 +24,7 @@ from hashrobust.experiments.training_runs import (
 )
 from hashrobust.experiments.weights import MODEL, resolve_weights, run_of
 from hashrobust.metrics import bootstrap_interval
-from hashrobust.models import Classifier, load_model, load_weights
+from hashrobust.models import Classifier, ClassifyingModel, ImageModel, load_model, load_weights
 from hashrobust.progress import Progress, Silent
 from hashrobust.seeding import key_seed
 from hashrobust.training import TrainingResult, finetune_classifier
@@ -73,19 +74,22 @@ def classify_run(
     )
 
 
-def load_classifier(folder: Folder) -> Classifier:
-    """The classifier of a run, by the rule that it was trained with, in eval mode.
+def load_classifier(folder: Folder) -> ClassifyingModel:
+    """The classifier of a run, made elsewhere or by the rule that it was trained with, in eval mode.
 
     Raises:
-        StoreError: no finished run of a classifier, or damaged files.
+        StoreError: no finished run of a classifier, or damaged files; or see `load_foreign`.
     """
     if not folder.classifies:
         raise StoreError(f"run '{folder.path}' holds no classifier: name a run of `{_MADE_BY}`")
-    if folder.config["task"] == CLASSIFY:
+    model: ImageModel
+    if folder.config["task"] == FOREIGN:
+        model = load_foreign(folder)
+    elif folder.config["task"] == CLASSIFY:
         model = load_trained(folder, ClassifierConfig.from_dict(folder.config))
     else:
         model = load_model(folder.file(MODEL, made_by="pretrain"))
-    assert isinstance(model, Classifier)
+    assert isinstance(model, ClassifyingModel)
     return model
 
 

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hashrobust.datasets import RetrievalDataset, load_dataset
+from hashrobust.datasets import ClassificationDataset, LabelledDataset, load_classification, load_dataset
 from hashrobust.errors import InputError, StoreError
 from hashrobust.experiments.config import slug
 from hashrobust.experiments.environment import choose_device, record_environment
 from hashrobust.experiments.files import file_digest
-from hashrobust.experiments.store import Folder, config_hash
+from hashrobust.experiments.store import FOREIGN, Folder, config_hash
 from hashrobust.experiments.training_runs import load_run
-from hashrobust.models import ForeignModel, Hasher, HashModel, import_model, load_foreign_weights, sign
+from hashrobust.models import (
+    Classifier,
+    ClassifyingModel,
+    ForeignClassifier,
+    ForeignModel,
+    Hasher,
+    HashModel,
+    Network,
+    import_model,
+    load_foreign_weights,
+    sign,
+)
 from hashrobust.rules import feedback_scale, feedback_seed, rule_of
 
-TASK = "foreign"
 PYTHON = "python:"
 _PROBES = 32
+_LOADERS: Mapping[str, Callable[..., LabelledDataset]] = {
+    "hashing": load_dataset,
+    "classification": load_classification,
+}
 
 
 def import_foreign(
@@ -30,6 +44,7 @@ def import_foreign(
     dataset: str,
     results: Path,
     *,
+    task: str = "hashing",
     weights: Path | None = None,
     image_size: int | None = None,
     data_dir: Path | None = None,
@@ -38,10 +53,10 @@ def import_foreign(
     """The run folder of a model that `package.module:factory` makes, its weights from a safetensors file.
 
     Raises:
-        InputError: the factory, the weights or the model's answers are not usable.
+        InputError: an unknown task, or the factory, the weights or the model's answers are not usable.
     """
-    data = load_dataset(dataset, data_dir=data_dir, image_size=image_size)
-    loaded = _load(model, weights, data.image_shape)
+    data = load_for(task, dataset, data_dir=data_dir, image_size=image_size)
+    loaded = _load(model, weights, data.image_shape, classifies=_is_for_classes(data))
     source = {
         "model": model,
         "dataset": dataset,
@@ -53,35 +68,57 @@ def import_foreign(
 
 
 def foreign_run(
-    model: HashModel | Callable[[Tensor], Tensor],
-    data: RetrievalDataset,
+    model: Callable[[Tensor], Tensor],
+    data: LabelledDataset,
     results: Path,
     *,
     name: str = "model",
     device: str = "auto",
-) -> tuple[Folder, Hasher]:
-    """The run folder of a live model, and the model wrapped for attack.
+) -> tuple[Folder, Hasher | ClassifyingModel]:
+    """The run folder of a live model, and the model wrapped for attack: it hashes or classifies, as the data asks.
 
-    The folder's name holds a digest of the model's codes on some validation images: another model under
-    the same name gets another folder.
+    The folder's name holds a digest of the model's codes (logits) on some validation images: another model
+    under the same name gets another folder.
 
     Raises:
         InputError: the model's answers are not usable.
     """
-    wrapped = model if isinstance(model, HashModel) else ForeignModel(model, data.image_shape)
+    wrapped = _wrapped(model, data.image_shape, classifies=_is_for_classes(data))
     wrapped.to(choose_device(device)).eval()
     return _create(wrapped, data, results, {"model": f"{PYTHON}{name}", "dataset": data.name}), wrapped
 
 
-def load_any(run: Folder) -> Hasher:
-    """The model of a run, fine-tuned here or imported, in eval mode.
+def load_for(task: str, name: str, **given: Any) -> LabelledDataset:
+    """The dataset called `name`, by the protocol of a task.
 
     Raises:
-        StoreError: see `load_run`; or the model was given in Python, or its code or weights changed.
+        InputError: the task is neither hashing nor classification; or see `load_dataset`.
+    """
+    if task not in _LOADERS:
+        raise InputError(f"unknown task '{task}': use {' or '.join(_LOADERS)}")
+    return _LOADERS[task](name, **given)
+
+
+def load_any(run: Folder) -> Hasher:
+    """The hashing model of a run, fine-tuned here or imported, in eval mode.
+
+    Raises:
+        StoreError: see `load_run` and `load_foreign`.
+    """
+    if run.config.get("task") != FOREIGN:
+        return load_run(run)
+    model = load_foreign(run)
+    assert isinstance(model, Hasher)
+    return model
+
+
+def load_foreign(run: Folder) -> Hasher | ClassifyingModel:
+    """The imported model of a run, in eval mode.
+
+    Raises:
+        StoreError: the model was given in Python, or its weights changed.
     """
     config = run.config
-    if config.get("task") != TASK:
-        return load_run(run)
     name = str(config["model"])
     if name.startswith(PYTHON):
         raise StoreError(
@@ -91,53 +128,83 @@ def load_any(run: Folder) -> Hasher:
     if weights is not None and (not weights.is_file() or file_digest(weights) != config["weights_digest"]):
         raise StoreError(f"weights '{weights}' of run '{run.path}' are gone or were changed: put them back")
     channels, height, width = config["input_shape"]
-    return _load(name, weights, (channels, height, width))
+    return _load(name, weights, (channels, height, width), classifies=run.classifies)
 
 
-def _load(name: str, weights: Path | None, input_shape: tuple[int, int, int]) -> Hasher:
+def _load(
+    name: str, weights: Path | None, input_shape: tuple[int, int, int], *, classifies: bool
+) -> Hasher | ClassifyingModel:
     made = import_model(name)
     if weights is not None:
         load_foreign_weights(made, weights)
-    return made.eval() if isinstance(made, HashModel) else ForeignModel(made, input_shape)
+    return _wrapped(made, input_shape, classifies=classifies).eval()
 
 
-def _create(model: Hasher, data: RetrievalDataset, results: Path, source: dict[str, Any]) -> Folder:
+def _is_for_classes(data: LabelledDataset) -> bool:
+    return isinstance(data, ClassificationDataset)
+
+
+def _wrapped(
+    model: Callable[[Tensor], Tensor], input_shape: tuple[int, int, int], *, classifies: bool
+) -> Hasher | ClassifyingModel:
+    """The model itself if it is of this library and for the task, else wrapped.
+
+    Raises:
+        InputError: it is of this library and for the other task, or its answers are not usable.
+    """
+    if isinstance(model, Classifier if classifies else HashModel):
+        return model
+    if isinstance(model, Network):
+        asked, other = ("classification", "hashing") if classifies else ("hashing", "classification")
+        raise InputError(
+            f"the model is a {type(model).__name__}, which is for {other}, and the data are for {asked}: "
+            f"give the data and the task of {other}"
+        )
+    return (ForeignClassifier if classifies else ForeignModel)(model, input_shape)
+
+
+def _create(
+    model: Hasher | ClassifyingModel, data: LabelledDataset, results: Path, source: dict[str, Any]
+) -> Folder:
     if model.input_shape[0] != data.image_shape[0]:
         raise InputError(
             f"the model takes images of {model.input_shape[0]} channels, {data.name} has {data.image_shape[0]}: "
             "choose the dataset that it was made for"
         )
+    if isinstance(model, ClassifyingModel) and model.output_count != len(data.classes):
+        raise InputError(
+            f"the model gives logits of {model.output_count} classes, {data.name} has {len(data.classes)}: "
+            "choose the dataset that it was made for"
+        )
     stem = "".join(c if c.isalnum() else "-" for c in source["model"].removeprefix(PYTHON)).strip("-")
-    rule = rule_of(model)
+    rule, classifies = rule_of(model), isinstance(model, ClassifyingModel)
     described = {
-        "task": TASK,
+        "task": FOREIGN,
         **source,
         "backbone": stem,
-        "objective": TASK,
-        "bits": model.bits,
+        "objective": FOREIGN,
+        **({"protocol": "classification"} if classifies else {"bits": model.output_count}),
         "rule": rule,
         "feedback_scale": "xavier" if rule == "bp" else feedback_scale(model),
         "seed": 0 if rule == "bp" else feedback_seed(model),
         "input_shape": list(data.image_shape),
-        "codes_digest": _codes_digest(model, data),
+        "logits_digest" if classifies else "codes_digest": _answers_digest(model, data),
     }
-    folder = Folder.create(
-        results / f"{slug(data.name)}-{stem}-{model.bits}-{config_hash(described)}", described
-    )
+    kind = "classifier" if classifies else model.output_count
+    folder = Folder.create(results / f"{slug(data.name)}-{stem}-{kind}-{config_hash(described)}", described)
     record_environment(folder, device=model.device, fingerprint=data.fingerprint)
     return folder
 
 
-def _codes_digest(model: Hasher, data: RetrievalDataset) -> str:
-    """Tells one model from another; empty for a model that answers at random."""
+def _answers_digest(model: Hasher | ClassifyingModel, data: LabelledDataset) -> str:
+    """Tells one model from another; empty for a model that answers at random.
+
+    Of a classifier the logits count: good classifiers agree on classes.
+    """
     images = data.validation.load(range(min(_PROBES, len(data.validation))))
     with torch.random.fork_rng(devices=[]):
-        first, second = (sign(model.outputs(images)) for _ in range(2))
+        outputs = [model.outputs(images) for _ in range(2)]
+    first, second = outputs if isinstance(model, ClassifyingModel) else map(sign, outputs)
     if not torch.equal(first, second):
         return ""
     return hashlib.sha256(first.numpy().tobytes()).hexdigest()[:16]
-
-
-def is_plain_callable(model: Hasher) -> bool:
-    """Whether the model is a foreign callable that is no module, and so cannot be copied in another precision."""
-    return isinstance(model, ForeignModel) and not isinstance(model.function, nn.Module)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hashrobust.attacks import check_gradient, classification_objective
 from hashrobust.errors import InputError
 from hashrobust.experiments.subject import Model
-from hashrobust.models import Classifier, frozen
+from hashrobust.models import ClassifyingModel, frozen
 from hashrobust.rules import exact_gradient
 
 
@@ -66,7 +66,7 @@ def agreement(model: Model, z: Tensor, own: Tensor) -> Tensor:
 
     Mean over bits of tanh(z) sign(own), or of a classifier the log-odds of the class that it gave.
     """
-    if isinstance(model, Classifier):
+    if isinstance(model, ClassifyingModel):
         return classification_objective(own.argmax(dim=1))(z)
     return (torch.tanh(z) * torch.where(own >= 0, 1.0, -1.0)).mean(dim=1)
 

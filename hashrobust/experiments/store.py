@@ -42,6 +42,8 @@ CHECKSUMS = "checksums.json"
 TIMING = "timing.json"
 CLASSIFY = "classify"
 """The task of a run that trained a classifier by a rule, as `finetune` is that of a hashing model's."""
+FOREIGN = "foreign"
+"""The task of a run whose model was made elsewhere."""
 AT_EPOCH = "@epoch-"
 """Between a run's name and the epoch at which it was taken."""
 
@@ -118,7 +120,7 @@ class Folder:
 
     @property
     def classifies(self) -> bool:
-        """Whether the folder is a run whose model gives classes, trained by the classification protocol."""
+        """Whether the folder is a run whose model gives classes, by the classification protocol."""
         config = self.config
         return config.get("task") == CLASSIFY or config.get("protocol") == "classification"
 

@@ -16,15 +16,15 @@ from hashrobust.experiments.files import file_digest
 from hashrobust.experiments.foreign_runs import load_any
 from hashrobust.experiments.measures import MEASURES, Measure
 from hashrobust.experiments.retrieval_runs import CODES, StoredCodes, encode_run
-from hashrobust.experiments.store import Folder
+from hashrobust.experiments.store import CONFIG, FOREIGN, Folder
 from hashrobust.experiments.training_runs import load_run_data
 from hashrobust.experiments.weights import MODEL
 from hashrobust.metrics import leave_one_out_average_precision
-from hashrobust.models import Classifier, ForeignModel, HashModel
+from hashrobust.models import ClassifyingModel, Hasher
 from hashrobust.progress import Progress
 from hashrobust.rules import rule_of
 
-Model = HashModel | ForeignModel | Classifier
+Model = Hasher | ClassifyingModel
 """What can be attacked."""
 
 
@@ -56,7 +56,7 @@ class Subject:
         data = data or load_run_data(run, data_dir)
         model = model or (load_classifier(run) if run.classifies else load_any(run))
         model = model.to(choose_device(device)).eval()
-        if isinstance(model, Classifier):
+        if isinstance(model, ClassifyingModel):
             return cls(run, model, data, {})
         assert isinstance(data, RetrievalDataset)
         return cls(run, model, data, encode_run(run, data=data, model=model, progress=progress))
@@ -69,23 +69,25 @@ class Subject:
     @property
     def measure(self) -> Measure:
         """What the model is measured by."""
-        return MEASURES["classification" if isinstance(self.model, Classifier) else "hashing"]
+        return MEASURES["classification" if isinstance(self.model, ClassifyingModel) else "hashing"]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the stored answers by which the model is known: its codes, or of a classifier the weights."""
-        if isinstance(self.model, Classifier):
-            return file_digest(self.folder.file(MODEL, made_by=self.folder.command))
-        return file_digest(self.folder.file(CODES, made_by="index"))
+        """SHA-256 of the file by which the model is known: its codes, or of a classifier the weights, or what is
+        stored of a model made elsewhere."""
+        if self.codes:
+            return file_digest(self.folder.file(CODES, made_by="index"))
+        name = CONFIG if self.folder.config["task"] == FOREIGN else MODEL
+        return file_digest(self.folder.file(name, made_by=self.folder.command))
 
     def answers(self, images: Tensor) -> Tensor:
         """Codes (N, K) int8 in {-1, +1}, or of a classifier classes (N,) int64, of images in [0, 1]."""
         model = self.model
-        return model.predict(images) if isinstance(model, Classifier) else model.encode(images)
+        return model.predict(images) if isinstance(model, ClassifyingModel) else model.encode(images)
 
     def validation_score(self) -> float:
         """mAP with each validation image ranked against the others, or of a classifier their accuracy."""
-        if isinstance(self.model, Classifier):
+        if isinstance(self.model, ClassifyingModel):
             return self.model.accuracy(self.data.validation)
         stored = self.codes["validation"]
         return float(leave_one_out_average_precision(stored.codes, stored.labels).mean())
@@ -109,7 +111,7 @@ def check_surrogate(surrogate: Subject, target: Subject) -> None:
     """
     facts = {
         "the task": (surrogate.measure.task, target.measure.task),
-        "bits": (_outputs(surrogate), _outputs(target)),
+        "bits": (surrogate.model.output_count, target.model.output_count),
         "images (channels, height, width) of": (surrogate.model.input_shape, target.model.input_shape),
         "data with fingerprint": (surrogate.data.fingerprint, target.data.fingerprint),
     }
@@ -119,8 +121,3 @@ def check_surrogate(surrogate: Subject, target: Subject) -> None:
                 f"surrogate '{surrogate.name}' has {what} {own}, run '{target.name}' {wanted}: "
                 "take a surrogate made with the same data set, image size and code length"
             )
-
-
-def _outputs(subject: Subject) -> int:
-    model = subject.model
-    return len(subject.data.classes) if isinstance(model, Classifier) else model.bits

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from hashrobust.models.attackable import attackable
 from hashrobust.models.files import load_model, load_tensors, load_weights, save_model, save_tensors
-from hashrobust.models.foreign import ForeignModel, import_model, load_foreign_weights
-from hashrobust.models.network import Classifier, HashModel, ImageModel, Network, Normalize, frozen, sign
+from hashrobust.models.foreign import ForeignClassifier, ForeignModel, import_model, load_foreign_weights
+from hashrobust.models.network import (
+    Classifier,
+    ClassifyingModel,
+    HashModel,
+    ImageModel,
+    Network,
+    Normalize,
+    frozen,
+    sign,
+)
 
 Hasher = HashModel | ForeignModel
 """A model whose outputs are hashed."""
 
 __all__ = [
     "Classifier",
+    "ClassifyingModel",
+    "ForeignClassifier",
     "ForeignModel",
     "HashModel",
     "Hasher",

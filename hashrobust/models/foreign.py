@@ -1,4 +1,4 @@
-"""Models that were not made here: any callable from images to outputs, attacked as it is."""
+"""Models that were not made here: any callable from images to outputs or logits, attacked as it is."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hashrobust.datasets import Split
 from hashrobust.errors import InputError
 from hashrobust.models.files import load_tensors
-from hashrobust.models.network import ImageModel, sign
+from hashrobust.models.network import ClassifyingModel, ImageModel, sign
 
 
-class ForeignModel(ImageModel):
-    """A callable from images (B, C, H, W) in [0, 1] to outputs z (B, K), whose signs are the code.
+class _Foreign(ImageModel):
+    """A callable from images (B, C, H, W) in [0, 1] to outputs (B, K).
 
     A module is held as a submodule, so that it is put into eval mode, moved and frozen as our own are.
 
     Raises:
         InputError: the callable fails on a batch of two images, or answers with another shape or NaN.
     """
+
+    answer = "answer"
+    columns = "outputs"
 
     def __init__(self, function: Callable[[Tensor], Tensor], input_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -35,35 +39,37 @@ class ForeignModel(ImageModel):
         self.input_shape = input_shape
         self.eval()
         with torch.no_grad():
-            self.bits = self._probe(torch.rand(2, *input_shape, device=self.device)).shape[1]
+            self._count = self._probe(torch.rand(2, *input_shape, device=self.device)).shape[1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Outputs z (B, K); a shape other than that of the first answer is an InputError."""
+        """Outputs (B, K); a shape other than that of the first answer is an InputError."""
         z = self.function(images)
         if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(images):
             raise InputError(
                 f"the model answers {len(images)} images with {_described(z)}: "
-                f"it must give outputs of shape ({len(images)}, bits)"
+                f"it must give outputs of shape ({len(images)}, {self.columns})"
             )
         return z
 
-    def encode(self, images: Tensor, batch_size: int = 500) -> Tensor:
-        """Codes (N, K) int8 in {-1, +1}; as `HashModel.encode`.
+    def outputs(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
+        """As `ImageModel.outputs`.
 
         Raises:
-            InputError: outputs that are not numbers, which have no code.
+            InputError: outputs that are not numbers, which answer nothing.
         """
-        z = self.outputs(images, batch_size)
+        z = super().outputs(images, batch_size)
         broken = int((~z.isfinite()).any(dim=1).sum())
         if broken:
             raise InputError(
                 f"the model's outputs are NaN or infinite for {broken} of {len(z)} images: "
-                "mend the model, such outputs have no code"
+                f"mend the model, such outputs have no {self.answer}"
             )
-        return sign(z)
+        return z
 
-    def _output_count(self) -> int:
-        return self.bits
+    @property
+    def output_count(self) -> int:
+        """The number of outputs K."""
+        return self._count
 
     def _probe(self, images: Tensor) -> Tensor:
         try:
@@ -78,6 +84,29 @@ class ForeignModel(ImageModel):
         if not bool(z.isfinite().all()):
             raise InputError("the model answers random images in [0, 1] with NaN or infinity: mend the model")
         return z
+
+
+class ForeignModel(_Foreign):
+    """A callable from images (B, C, H, W) in [0, 1] to outputs z (B, K), whose signs are the code."""
+
+    answer = "code"
+    columns = "bits"
+
+    @property
+    def bits(self) -> int:
+        """The code length K."""
+        return self.output_count
+
+    def encode(self, images: Tensor, batch_size: int = 500) -> Tensor:
+        """Codes (N, K) int8 in {-1, +1}; as `HashModel.encode`."""
+        return sign(self.outputs(images, batch_size))
+
+
+class ForeignClassifier(_Foreign, ClassifyingModel):
+    """A callable from images (B, C, H, W) in [0, 1] to the logits (B, K) of classes."""
+
+    answer = "class"
+    columns = "classes"
 
 
 def import_model(name: str) -> Callable[[Tensor], Tensor]:

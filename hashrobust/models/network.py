@@ -62,11 +62,12 @@ class ImageModel(nn.Module):
                 found = [self(self._checked(batch).to(self.device)).cpu() for batch in batches]
         finally:
             self.train(was_training)
-        return torch.cat(found) if found else torch.empty(0, self._output_count())
+        return torch.cat(found) if found else torch.empty(0, self.output_count)
 
-    def _output_count(self) -> int:
-        # Abstract: each kind of model has its own.
-        raise NotImplementedError
+    @property
+    def output_count(self) -> int:
+        """The number of outputs K."""
+        raise NotImplementedError  # each kind of model has its own
 
     def _checked(self, images: Tensor) -> Tensor:
         channels = self.input_shape[0]
@@ -78,6 +79,19 @@ class ImageModel(nn.Module):
         if not bool(((images >= 0) & (images <= 1)).all()):
             raise InputError("images hold values outside [0, 1]: divide bytes by 255, do not normalise")
         return images
+
+
+class ClassifyingModel(ImageModel):
+    """What all classifiers share, made here or not: outputs are the logits of classes."""
+
+    def predict(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
+        """Classes (N,) int64 of images (N, C, H, W) in [0, 1] or of a dataset's split: the largest logit."""
+        return self.outputs(images, batch_size).argmax(dim=1)
+
+    def accuracy(self, split: Split, batch_size: int = 500) -> float:
+        """Share of images whose largest logit is one of their labels."""
+        predicted = self.predict(split, batch_size)
+        return float(split.labels.gather(1, predicted[:, None]).double().mean())
 
 
 class Network(ImageModel):
@@ -151,7 +165,9 @@ class Network(ImageModel):
             mean, std = (v if len(v) == channels else [sum(v) / len(v)] * channels for v in normalization)
             self.normalize = Normalize(mean, std)
 
-    def _output_count(self) -> int:
+    @property
+    def output_count(self) -> int:
+        """The number of outputs K."""
         return self.head.out_features
 
 
@@ -178,22 +194,13 @@ class HashModel(Network):
         return sign(self.outputs(images, batch_size))
 
 
-class Classifier(Network):
+class Classifier(Network, ClassifyingModel):
     """A network whose outputs are class logits."""
 
     kind = "classifier"
 
     def __init__(self, backbone: str | Backbone, classes: int, **shape: Any) -> None:
         super().__init__(backbone, classes, **shape)
-
-    def predict(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
-        """Classes (N,) int64 of images (N, C, H, W) in [0, 1] or of a dataset's split: the largest logit."""
-        return self.outputs(images, batch_size).argmax(dim=1)
-
-    def accuracy(self, split: Split, batch_size: int = 500) -> float:
-        """Share of images whose largest logit is one of their labels."""
-        predicted = self.predict(split, batch_size)
-        return float(split.labels.gather(1, predicted[:, None]).double().mean())
 
 
 def _registered_name(backbone: Backbone) -> str:

@@ -11,19 +11,18 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from hashrobust.datasets import RetrievalDataset, load_dataset
+from hashrobust.datasets import ClassificationDataset, LabelledDataset
 from hashrobust.errors import InputError
-from hashrobust.experiments.audit.plan import AuditConfig
+from hashrobust.experiments.audit.plan import DEFAULT_ATTACKS, AuditConfig
 from hashrobust.experiments.audit.runs import RESULT, Audit, audit_cost, audit_run
-from hashrobust.experiments.foreign_runs import foreign_run
+from hashrobust.experiments.foreign_runs import foreign_run, load_for
 from hashrobust.experiments.store import Folder
 from hashrobust.experiments.subject import Subject
-from hashrobust.models import HashModel
 from hashrobust.progress import Progress, Silent
 
 __all__ = ["AuditConfig", "AuditReport", "audit", "audit_cost", "audit_run"]
 
-Model = HashModel | Callable[[Tensor], Tensor]
+Model = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,9 @@ class AuditReport:
 
 def audit(
     model: Model,
-    data: RetrievalDataset | str,
+    data: LabelledDataset | str,
     *,
+    task: str | None = None,
     control: Model | None = None,
     name: str = "model",
     results: str | Path | None = None,
@@ -80,23 +80,27 @@ def audit(
     progress: Progress | None = None,
     **settings: Any,
 ) -> AuditReport:
-    """Audit a model that was made anywhere: any callable from images in [0, 1] to outputs z (B, K).
+    """Audit a model that was made anywhere: any callable from images in [0, 1] to outputs z (B, K), or logits.
 
     Args:
         model: a module is put into eval mode and frozen; a plain callable is taken as it is.
         data: a dataset with its protocol, or its name.
+        task: "hashing" or "classification"; None: as the dataset's protocol, of a name "hashing".
         control: the backpropagation twin, for transfer and for the checks that need one.
         name: of the model, in the folder's name.
         results: where the run folder goes, to be resumed and reported on; a temporary folder if None.
         settings: fields of `AuditConfig`, such as epsilon=8/255, budget="quick", attack="center".
 
     Raises:
-        InputError: an unknown setting, or a model whose answers are not usable.
+        InputError: an unknown setting, a task that is not the dataset's, or a model whose answers are not usable.
     """
     if isinstance(data, str):
-        data = load_dataset(data)
+        data = load_for(task or "hashing", data)
+    served = "classification" if isinstance(data, ClassificationDataset) else "hashing"
+    if task not in (None, served):
+        raise InputError(f"task is '{task}', the dataset is loaded for {served}: leave the task out")
     try:
-        config = AuditConfig(**settings)
+        config = AuditConfig(**{"attack": DEFAULT_ATTACKS[served], **settings})
     except TypeError as error:
         raise InputError(f"audit: {error}; known: {', '.join(AuditConfig.__annotations__)}") from error
     progress = progress or Silent()

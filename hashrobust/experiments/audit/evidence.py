@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hashrobust.experiments.bench import choose_queries
 from hashrobust.experiments.subject import Model, Subject
-from hashrobust.models import Classifier, frozen, sign
+from hashrobust.models import ClassifyingModel, frozen, sign
 from hashrobust.rules import exact_gradient, redraw_feedback, rule_of, signal_agreement
 
 IMAGES = 64
@@ -35,7 +35,7 @@ def determinism_facts(subject: Subject) -> dict[str, Any]:
         "in another order": (model.outputs(images.flip(0)).flip(0), first),
         "when asked one by one": (model.outputs(images[:alone], batch_size=1), first[:alone]),
     }
-    differing = _differing_classes if isinstance(model, Classifier) else _differing_bits
+    differing = _differing_classes if isinstance(model, ClassifyingModel) else _differing_bits
     shares = {how: differing(now, before) for how, (now, before) in again.items()}
     how = max(shares, key=lambda name: shares[name])
     return {
