@@ -17,6 +17,10 @@ from torch import nn
 def net():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
+
+def classes():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 """
 
 
@@ -77,6 +81,31 @@ def test_a_model_of_others_is_attacked_by_name(
     assert missing.code == 2 and "--model needs --dataset" in missing.err
     both = cli("audit", "run", "--model", "somewhere:net", "--dataset", "digits")
     assert both.code == 2 and "name either a run, or a model" in both.err
+
+
+def test_a_classifier_of_others_is_attacked_audited_and_reported(
+    cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "somewhere.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    model = ["--model", "somewhere:classes", "--dataset", "digits", "--image-size", 8]
+    model += ["--task", "classification"]
+    attacked = cli("attack", *model, "--steps", 5, "--queries", 8, "--json")
+    assert attacked.code == 0, attacked.err
+    (found,) = json.loads(attacked.out)
+    assert found["attack"] == "pgd" and 0 <= found["accuracy"] <= found["clean_accuracy"]
+    audited = cli("audit", *model, *SMALL, "--json")
+    assert audited.code == 0, audited.err
+    assert json.loads(audited.out)["headline"]["worst_accuracy"] <= found["clean_accuracy"]
+    (run,) = (path for path in (tmp_path / "results").iterdir() if path.is_dir())
+    assert run.name.startswith("digits-somewhere-classes-classifier-")
+    assert cli("evaluate", run).code == 0 and cli("report").code == 0
+    unknown = cli("attack", *model[:-1], "sorting")
+    assert unknown.code == 2 and "unknown task 'sorting'" in unknown.err
+    codes = cli("audit", *model[:-1], "hashing", "--attack", "pgd")
+    assert codes.code == 2 and "'pgd' is not for hashing" in codes.err
+    owned = cli("attack", run, "--task", "classification")
+    assert owned.code == 2 and "--task and --image-size belong to --model" in owned.err
 
 
 @pytest.mark.parametrize(

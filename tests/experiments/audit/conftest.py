@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import hashrobust as hr
-from hashrobust.datasets import RetrievalDataset
+from hashrobust.datasets import ClassificationDataset, RetrievalDataset
 from hashrobust.experiments.audit import AuditReport
 
 SETTINGS: dict[str, Any] = {
@@ -56,6 +56,19 @@ def trained(data: RetrievalDataset, *, rule: str = "bp", seed: int = 0) -> hr.Ha
     return model
 
 
+def trained_classifier(data: ClassificationDataset, *, rule: str = "bp", seed: int = 0) -> hr.Classifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = hr.Classifier(Perceptron(), len(data.classes), mean=data.mean, std=data.std)
+    if rule != "bp":
+        hr.convert(model, rule, seed=seed)
+    hr.finetune_classifier(
+        model, data, epochs=15, batch_size=50, learning_rate=3e-3, patience=None,
+        head_learning_rate_factor=1.0, seed=seed,
+    )  # fmt: skip
+    return model
+
+
 @pytest.fixture(scope="session")
 def data() -> RetrievalDataset:
     return hr.load_dataset("digits", image_size=8)
@@ -77,5 +90,33 @@ def audited(data: RetrievalDataset, twin: hr.HashModel, tmp_path: Path) -> Calla
 
     def run(model: Any, **own: Any) -> AuditReport:
         return hr.audit(model, data, **{"control": twin, "results": tmp_path, **SETTINGS, **own})
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def class_data() -> ClassificationDataset:
+    return hr.load_classification("digits", image_size=8)
+
+
+@pytest.fixture(scope="session")
+def classifier(class_data: ClassificationDataset) -> hr.Classifier:
+    return trained_classifier(class_data)
+
+
+@pytest.fixture(scope="session")
+def classifier_twin(class_data: ClassificationDataset) -> hr.Classifier:
+    return trained_classifier(class_data, seed=1)
+
+
+@pytest.fixture
+def classes_audited(
+    class_data: ClassificationDataset, classifier_twin: hr.Classifier, tmp_path: Path
+) -> Callable[..., AuditReport]:
+    """The public audit of classifiers, small."""
+
+    def run(model: Any, **own: Any) -> AuditReport:
+        settings = {"control": classifier_twin, "results": tmp_path, **SETTINGS, **own}
+        return hr.audit(model, class_data, **settings)
 
     return run
