@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,16 @@ from hashrobust.models import (
     Hasher,
     HashModel,
     Network,
+    frozen,
     import_model,
     load_foreign_weights,
     sign,
 )
-from hashrobust.rules import feedback_scale, feedback_seed, rule_of
+from hashrobust.rules import exact_gradient, feedback_scale, feedback_seed, rule_of
+from hashrobust.seeding import keyed_generator
 
 PYTHON = "python:"
-_PROBES = 32
+_PROBES, _GRADIENT_PROBES = 32, 4
 _LOADERS: Mapping[str, Callable[..., LabelledDataset]] = {
     "hashing": load_dataset,
     "classification": load_classification,
@@ -178,6 +181,7 @@ def _create(
         )
     stem = "".join(c if c.isalnum() else "-" for c in source["model"].removeprefix(PYTHON)).strip("-")
     rule, classifies = rule_of(model), isinstance(model, ClassifyingModel)
+    answers = _answers_digest(model, data)
     described = {
         "task": FOREIGN,
         **source,
@@ -188,7 +192,9 @@ def _create(
         "feedback_scale": "xavier" if rule == "bp" else feedback_scale(model),
         "seed": 0 if rule == "bp" else feedback_seed(model),
         "input_shape": list(data.image_shape),
-        "logits_digest" if classifies else "codes_digest": _answers_digest(model, data),
+        "logits_digest" if classifies else "codes_digest": answers,
+        # A model with the same answers and another backward pass is another model to an attacker.
+        "gradient_digest": _gradient_digest(model, data) if answers else "",
     }
     kind = "classifier" if classifies else model.output_count
     folder = Folder.create(results / f"{slug(data.name)}-{stem}-{kind}-{config_hash(described)}", described)
@@ -208,3 +214,20 @@ def _answers_digest(model: Hasher | ClassifyingModel, data: LabelledDataset) -> 
     if not torch.equal(first, second):
         return ""
     return hashlib.sha256(first.numpy().tobytes()).hexdigest()[:16]
+
+
+def _gradient_digest(model: Hasher | ClassifyingModel, data: LabelledDataset) -> str:
+    """The direction of the exact input gradient at some validation images, coarse enough to survive rounding."""
+    images = data.validation.load(range(min(_GRADIENT_PROBES, len(data.validation)))).to(model.device)
+    with frozen(model), exact_gradient(model), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        outputs = model(images.requires_grad_())
+        if not outputs.requires_grad:
+            return "none"
+        found = torch.autograd.grad(torch.tanh(outputs).sum(), images, allow_unused=True)[0]
+    gradient = torch.zeros(1) if found is None else found.cpu().double().flatten()
+    norm = float(gradient.norm())
+    if norm == 0 or not math.isfinite(norm):
+        return "zero" if norm == 0 else "not finite"
+    rays = torch.randn(8, len(gradient), generator=keyed_generator("gradient digest"), dtype=torch.float64)
+    shares = [round(float(share), 1) + 0.0 for share in rays @ gradient / norm]
+    return hashlib.sha256(repr(shares).encode()).hexdigest()[:16]

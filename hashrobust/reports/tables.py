@@ -61,7 +61,9 @@ def summary_table(frame: pd.DataFrame, group_by: Sequence[str] | None, metrics: 
     constant = {k for k in keys if group_by is None and k != "rule" and summary[k].nunique(dropna=False) == 1}
     shown = [k for k in keys if k not in told | constant]
     shared = [
-        f"{labels.name(k)} {labels.setting(k, summary[k].iloc[0])}" for k in keys if k in constant - told
+        f"{labels.name(k)} {labels.setting(k, summary[k].iloc[0])}"
+        for k in keys
+        if k in constant - told and not labels.is_missing(summary[k].iloc[0])
     ]
     paired = pairs(records(summary), keys)
     seeds = [_seeds(pair) for pair in paired]

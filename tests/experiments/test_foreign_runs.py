@@ -143,6 +143,29 @@ def test_another_model_under_the_same_name_gets_another_folder(tmp_path: Path) -
         load_any(foreign_run(nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), data, tmp_path)[0])
 
 
+class _NoBackward(torch.autograd.Function):
+    """The same forward pass, nothing sent back."""
+
+    @staticmethod
+    def forward(context: Any, z: torch.Tensor) -> torch.Tensor:
+        return z.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return 0 * gradient
+
+
+def test_equal_answers_with_another_backward_pass_are_another_model(tmp_path: Path) -> None:
+    data = hr.load_dataset("digits", image_size=8)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
+    plain, again = (foreign_run(net, data, tmp_path)[0] for _ in range(2))
+    masked, _ = foreign_run(lambda images: _NoBackward.apply(net(images)), data, tmp_path)
+    assert plain.path == again.path != masked.path
+    assert plain.config["codes_digest"] == masked.config["codes_digest"]
+    assert masked.config["gradient_digest"] == "zero"
+
+
 def test_a_plain_callable_is_attacked_and_its_check_is_skipped_where_float64_fails(tmp_path: Path) -> None:
     data = hr.load_dataset("digits", image_size=8)
     weight = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
