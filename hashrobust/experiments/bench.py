@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -33,11 +32,12 @@ from hashrobust.errors import HashRobustError, InputError
 from hashrobust.experiments.attack_scores import Crafted
 from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.gradient_checks import difference_facts, gradient_facts
+from hashrobust.experiments.gradient_path import differentiated, gradient_path
 from hashrobust.experiments.store import Folder, config_hash
 from hashrobust.experiments.subject import Model, Subject, check_surrogate
-from hashrobust.models import Network, attackable, frozen, load_tensors, save_tensors, sign
+from hashrobust.models import load_tensors, save_tensors, sign
 from hashrobust.progress import Progress
-from hashrobust.rules import convert, exact_gradient, feedback_scale, feedback_seed, redraw_feedback
+from hashrobust.rules import exact_gradient, redraw_feedback
 
 EXAMPLES = 6
 CHECKED = 8
@@ -58,29 +58,6 @@ def choose_queries(total: int, wanted: int | None, seed: int) -> NDArray[np.int6
             f"{wanted} queries are asked for, the dataset has {total}: ask for at most that many"
         )
     return np.sort(np.random.default_rng(seed).choice(total, wanted, replace=False)).astype(np.int64)
-
-
-def differentiated(model: Model, gradient: str) -> Model:
-    """What the attacker differentiates: the model or, for `rule:NAME`, a copy converted to that rule.
-
-    The forward pass, and so the answers, are the same (up to float rounding: networks of our own are copied, see
-    `attackable`; models of others are attacked as they are). A named rule's feedback is drawn with the seed and
-    scale of the model's own (0 and "xavier" if it has none).
-    """
-    through = model
-    if gradient.startswith("rule:"):
-        through = copy.deepcopy(model)
-        seed, scale = feedback_seed(model) or 0, feedback_scale(model) or "xavier"
-        convert(through, gradient.removeprefix("rule:"), seed=seed, scale=scale)
-    return attackable(through) if isinstance(through, Network) else through
-
-
-@contextmanager
-def gradient_path(through: Model, gradient: str) -> Iterator[Model]:
-    """The model that the attacker differentiates, frozen: exactly, or by the rule that it follows."""
-    exact = exact_gradient(through) if gradient in ("exact", "none") else nullcontext()
-    with exact, frozen(through):
-        yield through
 
 
 @dataclass(frozen=True)

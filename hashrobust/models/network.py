@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -30,7 +31,7 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
-class ImageModel(nn.Module):
+class ImageModel(nn.Module, ABC):
     """What all models share, made here or not: images (B, C, H, W) in [0, 1] to outputs (B, K)."""
 
     input_shape: tuple[int, int, int]
@@ -65,9 +66,9 @@ class ImageModel(nn.Module):
         return torch.cat(found) if found else torch.empty(0, self.output_count)
 
     @property
+    @abstractmethod
     def output_count(self) -> int:
         """The number of outputs K."""
-        raise NotImplementedError  # each kind of model has its own
 
     def _checked(self, images: Tensor) -> Tensor:
         channels = self.input_shape[0]

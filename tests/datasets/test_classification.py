@@ -68,15 +68,6 @@ def test_a_class_that_is_missing_in_a_split_is_refused() -> None:
         pool([1, 2, 3, 4], [0, 0, 0, 1], [False, False, True, True])
 
 
-def test_fashion_mnist_has_its_official_test_set() -> None:
-    try:
-        data = load_classification("fashion-mnist")
-    except DataError as absent:
-        pytest.skip(str(absent))
-    assert [len(getattr(data, split)) for split in SPLITS] == [54_000, 6_000, 10_000]
-    assert set(data.test.ids.tolist()) == set(range(60_000, 70_000))
-
-
 def test_lists_take_train_and_test_and_pass_over_the_database(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     lines: dict[str, list[str]] = {"train": [], "test": [], "database": []}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hashrobust.datasets import dataset_info, load_dataset
+from hashrobust.datasets import dataset_info, load_classification, load_dataset
 from hashrobust.datasets._idx import read_idx
 from hashrobust.errors import DataError, HashRobustError
 
@@ -64,6 +64,13 @@ def test_protocol_of_the_pooled_sets(fashion: tuple[Path, np.ndarray]) -> None:
         )
         assert torch.equal(numbers.long(), ids)
         np.testing.assert_array_equal(split.labels[chosen].argmax(dim=1), targets[ids])
+
+
+def test_the_official_test_set_is_the_last_ten_thousand(fashion: tuple[Path, np.ndarray]) -> None:
+    data = load_classification("fashion-mnist", data_dir=fashion[0])
+    assert set(data.test.ids.tolist()) == set(range(60_000, 70_000))
+    assert len(data.train) + len(data.validation) == 60_000 and 5_990 <= len(data.validation) <= 6_000
+    assert not set(data.train.ids.tolist()) & set(data.validation.ids.tolist())
 
 
 def test_files_of_the_other_set_are_refused(fashion: tuple[Path, np.ndarray], tmp_path: Path) -> None:

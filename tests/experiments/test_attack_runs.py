@@ -14,7 +14,8 @@ from hashrobust.attacks import build_attack
 from hashrobust.errors import HashRobustError, InputError, StoreError
 from hashrobust.experiments import bench
 from hashrobust.experiments.attack_runs import attack_cost, attack_run
-from hashrobust.experiments.bench import choose_queries, differentiated, gradient_path
+from hashrobust.experiments.bench import choose_queries
+from hashrobust.experiments.gradient_path import differentiated, gradient_path
 from hashrobust.experiments.retrieval_runs import encode_run
 from hashrobust.experiments.store import Folder, read_arrays
 from hashrobust.experiments.subject import Subject

@@ -17,9 +17,9 @@ from hashrobust.attacks import GradientAttack, SearchAttack
 from hashrobust.datasets import LabelledDataset, RetrievalDataset
 from hashrobust.experiments.attack_runs import build
 from hashrobust.experiments.audit.plan import plan
-from hashrobust.experiments.bench import differentiated, gradient_path
 from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.environment import choose_device, threads
+from hashrobust.experiments.gradient_path import differentiated, gradient_path
 from hashrobust.experiments.study.plan import ATTACK, AUDIT, AttackCell, AuditCell, TrainCell, TrainedCell
 from hashrobust.experiments.study.planned import Planned
 from hashrobust.experiments.study.sources import Source, missing_weights, sources

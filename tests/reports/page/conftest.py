@@ -27,6 +27,7 @@ def driver() -> Iterator[Any]:
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     chromedriver = shutil.which("chromedriver")
     if browser is None or chromedriver is None:
+        # A browser is no Python package: CI installs one, other machines may have none.
         pytest.skip("no Chromium with chromedriver on this machine: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = browser

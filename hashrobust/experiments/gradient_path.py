@@ -1,0 +1,34 @@
+"""Whose gradient an attacker follows: the exact one, the model's own rule's, or a named rule's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from hashrobust.experiments.subject import Model
+from hashrobust.models import Network, attackable, frozen
+from hashrobust.rules import convert, exact_gradient, feedback_scale, feedback_seed
+
+
+def differentiated(model: Model, gradient: str) -> Model:
+    """What the attacker differentiates: the model or, for `rule:NAME`, a copy converted to that rule.
+
+    The forward pass, and so the answers, are the same (up to float rounding: networks of our own are copied, see
+    `attackable`; models of others are attacked as they are). A named rule's feedback is drawn with the seed and
+    scale of the model's own (0 and "xavier" if it has none).
+    """
+    through = model
+    if gradient.startswith("rule:"):
+        through = copy.deepcopy(model)
+        seed, scale = feedback_seed(model) or 0, feedback_scale(model) or "xavier"
+        convert(through, gradient.removeprefix("rule:"), seed=seed, scale=scale)
+    return attackable(through) if isinstance(through, Network) else through
+
+
+@contextmanager
+def gradient_path(through: Model, gradient: str) -> Iterator[Model]:
+    """The model that the attacker differentiates, frozen: exactly, or by the rule that it follows."""
+    exact = exact_gradient(through) if gradient in ("exact", "none") else nullcontext()
+    with exact, frozen(through):
+        yield through
