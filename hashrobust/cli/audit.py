@@ -75,7 +75,7 @@ def command(
     from hashrobust.experiments.audit.runs import RESULT, audit_cost, audit_run
     from hashrobust.experiments.config import parse_epsilon
     from hashrobust.experiments.store import find_run
-    from hashrobust.reports.audits import screen
+    from hashrobust.reports.audit_screen import screen
 
     progress = ConsoleProgress(quiet=quiet)
     config = AuditConfig(

@@ -100,6 +100,18 @@ def interval(metric: str, value: Any, low: Any, high: Any) -> str:
     return f"{_figure(metric, value)} [{_figure(metric, low)}, {_figure(metric, high)}]"
 
 
+def percent(value: Any, missing: str = "") -> str:
+    """A fraction in percent: `41.5`."""
+    return missing if is_missing(value) else f"{100 * float(value):.1f}"
+
+
+def percent_interval(row: Mapping[Any, Any], name: str) -> str:
+    """A fraction of a row in percent with its interval: `55.2 [53.1, 57.3]`; blank if the row lacks it."""
+    if is_missing(row.get(name)):
+        return ""
+    return f"{percent(row[name])} [{percent(row[f'{name}_low'])}, {percent(row[f'{name}_high'])}]"
+
+
 def _figure(metric: str, value: float) -> str:
     return f"{100 * value:.1f}" if is_fraction(metric) else f"{value:.4g}"
 

@@ -19,7 +19,8 @@ from hashrobust.experiments.config import AttackConfig, ClassifierConfig, Finetu
 from hashrobust.experiments.retrieval_runs import evaluate_run, index_run
 from hashrobust.experiments.store import Folder
 from hashrobust.experiments.training_runs import finetune_run, pretrain_run
-from hashrobust.reports.audits import audits_frame, audits_table, screen
+from hashrobust.reports.audit_screen import screen
+from hashrobust.reports.audits import audits_frame, audits_table
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.write import write_report
 from hashrobust.rules import rule_of

@@ -196,7 +196,7 @@ def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
 
 def percent(value: Any) -> str:
     """A fraction as printed, `41.5`; a dash where nothing is known."""
-    return labels.MISSING if labels.is_missing(value) else f"{100 * float(value):.1f}"
+    return labels.percent(value, labels.MISSING)
 
 
 def with_spread(value: float, low: float, high: float, seeds: int) -> str:

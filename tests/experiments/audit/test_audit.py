@@ -15,7 +15,8 @@ import hashrobust as hr
 from hashrobust.errors import InputError, UnknownNameError
 from hashrobust.experiments.audit import AuditReport
 from hashrobust.experiments.audit.plan import AuditConfig, plan
-from hashrobust.reports.audits import audit_bars, audits_frame, audits_table, screen
+from hashrobust.reports.audit_screen import screen
+from hashrobust.reports.audits import audit_bars, audits_frame, audits_table
 
 from .conftest import SETTINGS, trained
 
