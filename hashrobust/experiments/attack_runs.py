@@ -12,8 +12,9 @@ from hashrobust.attacks import Attack, GradientAttack, SearchAttack, build_attac
 from hashrobust.datasets import LabelledDataset
 from hashrobust.errors import InputError
 from hashrobust.experiments.attack_scores import score_attack, write_examples
-from hashrobust.experiments.bench import PARTS, Bench
+from hashrobust.experiments.bench import Bench
 from hashrobust.experiments.config import AttackConfig
+from hashrobust.experiments.crafting import PARTS, craft
 from hashrobust.experiments.environment import record_environment, threads
 from hashrobust.experiments.store import Folder, find_run
 from hashrobust.experiments.subject import Subject
@@ -75,7 +76,7 @@ def attack_run(
 
 def _fill(folder: Folder, bench: Bench, progress: Progress) -> None:
     """Craft, score, and store what an attack folder holds; the metrics last, as they say that it is done."""
-    crafted = bench.craft(folder, progress)
+    crafted = craft(bench, folder, progress)
     facts = bench.gradient_facts()
     if facts.get("gradient_check_skipped"):
         progress.say(

@@ -1,11 +1,11 @@
-"""A run made ready to be attacked: its model, data, codes and chosen queries, crafted batch by batch."""
+"""A run made ready to be attacked: its model, data, codes and chosen queries."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,32 +17,23 @@ from torch import Tensor
 from hashrobust.attacks import (
     Attack,
     AttackContext,
-    AttackResult,
     GradientAttack,
     SearchAttack,
     attacks,
     draw_targets,
-    inside_ball,
-    outward,
-    perturbation,
-    round_to_8_bits,
 )
 from hashrobust.datasets import LabelledDataset
-from hashrobust.errors import HashRobustError, InputError
-from hashrobust.experiments.attack_scores import Crafted
+from hashrobust.errors import InputError
 from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.gradient_checks import difference_facts, gradient_facts
 from hashrobust.experiments.gradient_path import differentiated, gradient_path
-from hashrobust.experiments.store import Folder, config_hash
+from hashrobust.experiments.store import config_hash
 from hashrobust.experiments.subject import Model, Subject, check_surrogate
-from hashrobust.models import load_tensors, save_tensors, sign
-from hashrobust.progress import Progress
-from hashrobust.rules import exact_gradient, redraw_feedback
+from hashrobust.rules import redraw_feedback
 
 EXAMPLES = 6
 CHECKED = 8
 """Images on which gradients are checked."""
-PARTS, FITTED = "parts", "fitted"
 
 
 def choose_queries(total: int, wanted: int | None, seed: int) -> NDArray[np.int64]:
@@ -212,118 +203,3 @@ class Bench:
         if self.source is self.subject:
             run.write_json(name, found)
         return found
-
-    def craft(self, folder: Folder, progress: Progress) -> Crafted:
-        """Attack all chosen queries; batches that are stored already are read back."""
-        size, total = self.config.batch_size, len(self.chosen)
-        starts = range(0, total, size)
-        parts = [folder.path / PARTS / f"{start:07d}.npz" for start in starts]
-        done = sum(
-            min(size, total - start) for start, part in zip(starts, parts, strict=True) if part.exists()
-        )
-        fitted = self._fitted(progress) if done < total else None
-        with progress.track(
-            f"{self.config.attack} ({self.config.gradient})", total, "queries", done
-        ) as advance:
-            for start, part in zip(starts, parts, strict=True):
-                if part.exists():
-                    continue
-                stop = min(start + size, total)
-                arrays = self._craft_batch(start, stop, fitted)
-                folder.write_arrays(f"{PARTS}/{part.name}", arrays, seal=False)
-                advance(stop - start, "")
-        return Crafted.read(parts)
-
-    def _fitted(self, progress: Progress) -> dict[str, Tensor] | None:
-        """What the attack learns once per model, stored in the attacked run for every later attack alike."""
-        if not self.attack.fits:
-            return None
-        whole = self.config.to_dict()
-        relevant = {key: whole[key] for key in whole if key not in ("queries", "query_seed", "batch_size")}
-        name = f"{FITTED}/{self.config.attack}-{config_hash(relevant)}.safetensors"
-        run = self.subject.folder
-        if not run.has(name):
-            progress.say(f"{self.config.attack} is fitted on the training images, once for this run")
-            with self.attacker() as through:
-                known = self.context(0, 0, through, self.source)
-                learned = self.attack.fit(through, replace(known, targets=None, sample_ids=None))
-            with run.writing(name) as temporary:
-                save_tensors(learned, temporary, {"attack": self.config.attack})
-            run.seal(name)
-        return load_tensors(run.file(name, made_by="attack"))[0]
-
-    def _craft_batch(
-        self, start: int, stop: int, fitted: Mapping[str, Tensor] | None
-    ) -> dict[str, NDArray[Any]]:
-        clean = self.batch(start, stop)
-        labels = self.data.asked.labels[self.chosen[start:stop]].to(self.device)
-        with self.attacker() as through:
-            context = self.context(start, stop, through, self.source, fitted)
-            result = self._run(through, clean, labels, context)
-        # Attacks of others may have replaced the check in `run`.
-        if result.bounded and not inside_ball(result.images, clean, self.config.epsilon):
-            raise HashRobustError(
-                f"attack '{self.config.attack}' left its ball of radius {255 * self.config.epsilon:g}/255: "
-                "mend the attack, its images do not count"
-            )
-        reach = self.config.epsilon if result.bounded else 1.0
-        rounded = round_to_8_bits(result.images, clean, reach)
-        answers = self.subject.answers(clean)
-        self._check_forward(clean, answers)
-        arrays = {
-            "clean": answers,
-            "attacked": self.subject.answers(result.images),
-            "attacked_8bit": self.subject.answers(rounded),
-            "theory": self._theory(answers, labels, start, stop, fitted),
-            "targets": torch.zeros(0) if self.targets is None else self.targets[start:stop],
-            "objective": result.objective,
-            "gradient_evaluations": result.gradient_evaluations,
-            "model_queries": result.queries,
-            "finished": result.finished,
-            "zero_gradients": result.zero_gradients,
-            "nonfinite_gradients": result.nonfinite_gradients,
-            "images": result.images[[i - start for i in self.examples() if start <= i < stop]],
-            **{f"perturbation_{name}": values for name, values in perturbation(clean, result.images).items()},
-        }
-        return {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
-
-    def _theory(
-        self,
-        codes: Tensor,
-        labels: Tensor,
-        start: int,
-        stop: int,
-        fitted: Mapping[str, Tensor] | None,
-    ) -> Tensor:
-        """The codes that full success would reach, from the clean ones; empty if the attack aims at none."""
-        theory = None
-        if self.subject.codes:
-            # In the codes of the model under attack, whoever lent the gradient.
-            learned = fitted if self.source is self.subject else None
-            own = self.context(start, stop, self.model, self.subject, learned)
-            theory = self.attack.theory_codes(codes.float().to(self.device), labels, own)
-        return torch.zeros(0) if theory is None else sign(theory)
-
-    def _run(self, through: Model, clean: Tensor, labels: Tensor, context: AttackContext) -> AttackResult:
-        """The attack, through the smaller epsilons first if it is warm-started; the work of all is counted."""
-        result: AttackResult | None = None
-        spent = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
-        before = 0.0
-        for epsilon in (*self.config.start_epsilons, self.config.epsilon):
-            if result is not None:
-                start = outward(result.images, clean, before, epsilon)
-                context = replace(context, start_images=start)
-            result = replace(self.attack, epsilon=epsilon).run(through, clean, labels=labels, context=context)
-            spent = spent + result.gradient_evaluations
-            before = epsilon
-        assert result is not None
-        return replace(result, gradient_evaluations=spent)
-
-    def _check_forward(self, clean: Tensor, answers: Tensor) -> None:
-        """Answers must be the same twice, and the same with and without the rule's feedback."""
-        with exact_gradient(self.model):
-            if not torch.equal(self.subject.answers(clean), answers):
-                raise HashRobustError(
-                    f"run '{self.subject.name}' gives the same images other answers when asked again: its answers "
-                    "are random or depend on the gradient's mode, so its attacks mean nothing"
-                )

@@ -9,14 +9,13 @@ import sys
 import pytest
 
 from hashrobust import training
-from hashrobust.experiments import retrieval_runs
-from hashrobust.experiments.bench import Bench
+from hashrobust.experiments import crafting, retrieval_runs
 from hashrobust.retrieval import HammingIndex
 
 RUN = "digits-lenet-dpsh"
 CASES = {
     "finetune --epochs 3 --threads 1": (training, "validation_map"),
-    f"attack {RUN} --attack hag --steps 3 --queries 8 --batch-size 3 --no-picture": (Bench, "_craft_batch"),
+    f"attack {RUN} --attack hag --steps 3 --queries 8 --batch-size 3 --no-picture": (crafting, "craft_batch"),
     f"index {RUN} --overwrite": (HammingIndex, "build"),
     f"evaluate {RUN} --overwrite": (retrieval_runs, "retrieval_metrics"),
 }

@@ -12,7 +12,7 @@ import torch
 
 from hashrobust.attacks import build_attack
 from hashrobust.errors import HashRobustError, InputError, StoreError
-from hashrobust.experiments import bench
+from hashrobust.experiments import bench, crafting
 from hashrobust.experiments.attack_runs import attack_cost, attack_run
 from hashrobust.experiments.bench import choose_queries
 from hashrobust.experiments.gradient_path import differentiated, gradient_path
@@ -215,7 +215,7 @@ def test_a_forward_pass_that_the_rule_changes_is_an_error(run: Folder, small: An
     ready = bench.Bench.prepare(Subject.open(run, device="cpu", progress=Silent()), config, attack)
     wrong = -sign(ready.model.outputs(ready.batch(0, 4)))
     with pytest.raises(HashRobustError, match="gives the same images other answers"):
-        ready._check_forward(ready.batch(0, 4), wrong)
+        crafting.check_forward(ready, ready.batch(0, 4), wrong)
 
 
 @pytest.mark.parametrize(

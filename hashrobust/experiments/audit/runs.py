@@ -12,16 +12,12 @@ import pandas as pd
 from hashrobust.errors import HashRobustError, InputError
 from hashrobust.experiments.attack_runs import Where, attack_run, build, with_gradient
 from hashrobust.experiments.audit.checks import CLEAN_MATCH
-from hashrobust.experiments.audit.evidence import depth_facts, determinism_facts
+from hashrobust.experiments.audit.evidence import Evidence
+from hashrobust.experiments.audit.headline import headline
+from hashrobust.experiments.audit.judging import all_checks
+from hashrobust.experiments.audit.model_facts import depth_facts, determinism_facts
 from hashrobust.experiments.audit.plan import MAIN, AuditConfig, Cell, plan
-from hashrobust.experiments.audit.verdict import (
-    Evidence,
-    all_checks,
-    headline,
-    matched,
-    verdict,
-    verdict_sentence,
-)
+from hashrobust.experiments.audit.verdict import matched, verdict, verdict_sentence
 from hashrobust.experiments.bench import Bench
 from hashrobust.experiments.environment import record_environment, threads
 from hashrobust.experiments.matching import match_epochs
