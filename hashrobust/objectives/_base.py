@@ -18,10 +18,12 @@ SHORTEST_ROW = 1e-3
 class Objective(nn.Module, ABC):
     """A loss on a batch of network outputs; a subclass writes `loss`.
 
-    `own_learning_rate` is the learning rate of the objective's own parameters, None if it has none.
+    `own_learning_rate` is the learning rate of the objective's own parameters, None if it has none;
+    `single_label` says that it needs images of exactly one label.
     """
 
     own_learning_rate: float | None = None
+    single_label: bool = False
 
     def __init__(self, bits: int, num_classes: int, similar_share: float) -> None:
         super().__init__()
@@ -44,13 +46,30 @@ class Objective(nn.Module, ABC):
             step: training steps done so far, for objectives that change with time.
 
         Raises:
-            InputError: shapes or classes that do not fit.
+            InputError: shapes or classes that do not fit; see `check_labels`.
         """
         if z.dim() != 2 or z.shape[1] != self.bits:
             raise InputError(f"z has shape {tuple(z.shape)}: the objective needs (batch, {self.bits})")
         if labels.shape[:1] != z.shape[:1]:
             raise InputError(f"labels hold {len(labels)} images and z {len(z)}: give one label row per image")
-        return self.loss(z, multi_hot(labels, self.num_classes).to(z), step)
+        hot = multi_hot(labels, self.num_classes)
+        self.check_labels(hot)
+        return self.loss(z, hot.to(z), step)
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Refuse multi-hot labels (N, num_classes) that the objective cannot learn from.
+
+        Raises:
+            InputError: it needs one label an image, and an image has another number.
+        """
+        if not self.single_label:
+            return
+        counts = labels.sum(dim=1)
+        if bool((counts != 1).any()):
+            raise InputError(
+                f"{type(self).__name__} needs exactly one label an image, and here an image has "
+                f"{int(counts[counts != 1][0])}: use another objective, such as csq or orthohash"
+            )
 
     @abstractmethod
     def loss(self, z: Tensor, labels: Tensor, step: int) -> Tensor:

@@ -19,6 +19,19 @@ KNOWN_DISTANCES = {
 }
 
 
+def cosine_margin(margin: float | None, bits: int, num_classes: int) -> float:
+    """The margin that was given, or else that of `class_margin`.
+
+    Raises:
+        InputError: it is no cosine, or see `class_margin`.
+    """
+    if margin is None:
+        return class_margin(bits, num_classes)
+    if not -1 <= margin <= 1:
+        raise InputError(f"margin is {margin}: a cosine lies between -1 and 1")
+    return margin
+
+
 def class_margin(bits: int, num_classes: int) -> float:
     """Margin 1 - 2d/K: the cosine of the two nearest of 2^n codes, n = ceil(log2 C).
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hashrobust.errors import InputError
 from hashrobust.objectives import objectives
 from hashrobust.objectives._base import Objective, require_positive, require_weight, unit_rows
-from hashrobust.objectives._margin import class_margin
+from hashrobust.objectives._margin import cosine_margin
 from hashrobust.objectives._pairs import distinct_pairs, masked_mean, similarity
 
 
@@ -42,9 +41,7 @@ class HyP2(Objective):
         require_weight(pair_weight=pair_weight)
         require_positive(proxy_learning_rate=proxy_learning_rate)
         self.pair_weight = pair_weight
-        self.margin = class_margin(bits, num_classes) if margin is None else margin
-        if not -1 <= self.margin <= 1:
-            raise InputError(f"margin is {margin}: a cosine lies between -1 and 1")
+        self.margin = cosine_margin(margin, bits, num_classes)
         self.own_learning_rate = proxy_learning_rate
         self.proxies = nn.Parameter(nn.init.kaiming_normal_(torch.empty(num_classes, bits), mode="fan_out"))
 

@@ -98,7 +98,7 @@ def objective_for(
     """The objective called `name` for codes of a dataset; what it draws (proxies) is keyed by the seed.
 
     Raises:
-        InputError: an unknown objective or parameter, or a value that it cannot use.
+        InputError: an unknown objective or parameter, a value that it cannot use, or labels that it cannot learn from.
     """
     facts: dict[str, Any] = {
         "bits": bits,
@@ -109,7 +109,9 @@ def objective_for(
         raise InputError(f"objective parameter '{taken}' follows from the model and the data: leave it out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key_seed("objective", seed))
-        return build_objective(name, **facts, **params)
+        objective = build_objective(name, **facts, **params)
+    objective.check_labels(data.train.labels)
+    return objective
 
 
 def pretrain(

@@ -1,4 +1,4 @@
-"""CSQ's hash centres."""
+"""Hash centres of CSQ, DPN and OrthoHash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy.linalg import hadamard as scipy_hadamard
 
 from hashrobust.errors import InputError
 from hashrobust.objectives import build_objective
-from hashrobust.objectives.csq import hadamard
+from hashrobust.objectives._centres import hadamard
 
 
 def centres(bits: int, classes: int, seed: int = 0) -> torch.Tensor:
