@@ -13,6 +13,7 @@ from hashrobust.errors import InputError
 from hashrobust.models import frozen
 from hashrobust.objectives import objectives
 from hashrobust.registry import Registry
+from hashrobust.rotations import rotations
 from hashrobust.rules import feedback_state, load_feedback_state, redraw_feedback, rules
 from hashrobust.training.defences import defences
 
@@ -22,6 +23,7 @@ REGISTRIES: dict[str, Registry] = {
     "datasets": datasets,
     "defences": defences,
     "objectives": objectives,
+    "rotations": rotations,
     "rules": rules,
 }
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])

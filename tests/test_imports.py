@@ -15,7 +15,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "hashrobust"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"registry", "seeding", "progress", "options", "_arrays"}),
-    frozenset({"rules", "objectives", "backbones", "datasets", "attacks", "retrieval", "metrics"}),
+    frozenset(
+        {"rules", "objectives", "rotations", "backbones", "datasets", "attacks", "retrieval", "metrics"}
+    ),
     frozenset({"models"}),
     frozenset({"training"}),
     frozenset({"experiments"}),

@@ -41,6 +41,9 @@ def command(
     rule: Annotated[str, typer.Option(help="See `hashrobust list rules`.")] = "bp",
     feedback_scale: Annotated[str, typer.Option(help="xavier (the paper's) or matched.")] = "xavier",
     defence: Annotated[str, typer.Option(help="none, or see `hashrobust list defences`.")] = "none",
+    rotate: Annotated[
+        str, typer.Option(help="After training: none, or see `hashrobust list rotations`.")
+    ] = "none",
     image_size: ImageSize = None,
     epochs: Annotated[int, typer.Option(help="At most; see --patience.")] = 20,
     max_steps: Annotated[
@@ -94,6 +97,7 @@ def command(
         "feedback_scale": feedback_scale,
         "defence": defence,
         "defence_params": parse_params(defence_param),
+        "rotate": rotate,
         "image_size": image_size,
         "epochs": epochs,
         "max_steps": max_steps,
@@ -142,7 +146,7 @@ def _train(task: str, settings: dict[str, Any], results: Path, **how: Any) -> Fo
     return finetune_run(FinetuneConfig(**settings), results, **how)
 
 
-_OF_HASHING = ("objective", "objective_params", "bits", "defence", "defence_params")
+_OF_HASHING = ("objective", "objective_params", "bits", "defence", "defence_params", "rotate")
 _OPTIONS = {"objective_params": "param", "defence_params": "defence_param"}
 
 

@@ -20,6 +20,7 @@ HOMES = {
     "datasets": "hashrobust.datasets",
     "defences": "hashrobust.training.defences",
     "objectives": "hashrobust.objectives",
+    "rotations": "hashrobust.rotations",
     "rules": "hashrobust.rules",
 }
 """The package that holds the registry of each kind."""
@@ -27,7 +28,8 @@ HOMES = {
 
 def command(
     what: Annotated[
-        str, typer.Argument(help="attacks, backbones, datasets, defences, objectives, rules or runs.")
+        str,
+        typer.Argument(help="attacks, backbones, datasets, defences, objectives, rotations, rules or runs."),
     ],
     results: Results = Path("results"),
     plugin: Plugin = [],  # noqa: B006

@@ -148,7 +148,8 @@ class ClassifierConfig(RuleConfig):
 class FinetuneConfig(RuleConfig):
     """Fine-tuning of a hashing model with a learning rule.
 
-    `defence` is `none` or a registered one, `defence_params` its own parameters.
+    `defence` is `none` or a registered one, `defence_params` its own parameters; `rotate` is `none` or a
+    registered rotation of the outputs, fitted after training.
     """
 
     objective: str = "dpsh"
@@ -156,6 +157,7 @@ class FinetuneConfig(RuleConfig):
     bits: int = 32
     defence: str = added("none")
     defence_params: Mapping[str, Any] = added({})
+    rotate: str = added("none")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,8 +166,8 @@ class FinetuneConfig(RuleConfig):
 
     @property
     def run_name(self) -> str:
-        """`<dataset>-<backbone>-<objective>-<bits>-<rule>[+<defence>]-s<seed>-<hash8>`."""
-        training = self.rule if self.defence == "none" else f"{self.rule}+{self.defence}"
+        """`<dataset>-<backbone>-<objective>-<bits>-<rule>[+<defence>][+<rotation>]-s<seed>-<hash8>`."""
+        training = "+".join([self.rule, *(part for part in (self.defence, self.rotate) if part != "none")])
         stem = f"{slug(self.dataset)}-{self.backbone}-{self.objective}-{self.bits}-{training}-s{self.seed}"
         return f"{stem}-{config_hash({'task': 'finetune', **self.to_dict()})}"
 

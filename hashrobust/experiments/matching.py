@@ -15,7 +15,7 @@ def match_epochs(run: Folder, control: Folder, limit: float, progress: Progress)
     """The two runs, or the better of them at the epoch whose validation score is nearest to the other's best.
 
     Nothing changes where they differ by `limit` at most, no epoch of the better one comes nearer, or one of them
-    was not fine-tuned here.
+    was not fine-tuned here, or rotated after training, as its models of single epochs are not.
     """
     best = [_best(folder) for folder in (run, control)]
     if None in best or abs(best[0] - best[1]) <= limit:  # type: ignore[operator]
@@ -55,8 +55,8 @@ def at_epoch(run: Folder, epoch: int) -> Folder:
 
 
 def _best(run: Folder) -> float | None:
-    """The validation score of the epoch that was kept; None for a run that was not fine-tuned here."""
-    if not run.has(_HISTORY, "feedback.safetensors") or "epoch" in run.config:
+    """The validation score of the epoch that was kept; None for a run that was not fine-tuned here, or is rotated."""
+    if not run.has(_HISTORY, "feedback.safetensors") or {"epoch", "rotate"} & set(run.config):
         return None
     history = run.read_table(_HISTORY, made_by="finetune")
     return float(history[_score(run)].max()) if len(history) else None

@@ -43,6 +43,7 @@ from hashrobust.models import (
 )
 from hashrobust.objectives import objectives
 from hashrobust.progress import Progress, Silent
+from hashrobust.rotations import rotation_fit
 from hashrobust.rules import ConversionReport, convert, feedback_state, load_feedback_state, rules
 from hashrobust.seeding import key_seed
 from hashrobust.training import TrainingResult, build_defence, finetune, objective_for, pretrain
@@ -125,6 +126,7 @@ def finetune_run(
     """
     progress = progress or Silent()
     check_names(config)
+    rotation_fit(config.rotate)
     data = load_data(config, data_dir)
     assert isinstance(data, RetrievalDataset)
     objective = objective_for(data, config.objective, config.bits, config.objective_params, seed=config.seed)
@@ -141,6 +143,7 @@ def finetune_run(
             data,
             objective=objective,
             defence=defence,
+            rotate=config.rotate,
             options=config.options,
             checkpoints=checkpoints,
             progress=progress,

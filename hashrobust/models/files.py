@@ -81,6 +81,8 @@ def load_model(path: str | Path) -> HashModel | Classifier:
         model = kinds[spec["kind"]](
             spec["backbone"], spec["outputs"], channels=spec["channels"], image_size=spec["image_size"]
         )
+    if isinstance(model, HashModel) and "rotation" in spec:
+        model.rotate(torch.eye(model.bits), spec["rotation"])  # a place for the stored one
     _load_strict(model, tensors, f"model file '{path}'")
     return model.eval()
 

@@ -172,10 +172,28 @@ class Network(ImageModel):
         return self.head.out_features
 
 
+class Rotation(nn.Module):
+    """A fixed orthogonal map of outputs, z -> z R.
+
+    It has nothing to learn, and no learning rule converts it: errors pass through its exact derivative R^T.
+    """
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("matrix", matrix)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Rotated outputs of the same shape (B, K)."""
+        return z @ self.matrix
+
+
 class HashModel(Network):
     """A network whose K outputs are hashed: codes sign(z), one bit an output.
 
-    The hash layer starts at N(0, 0.01), as in deep-hashing practice (arXiv 2502.05925).
+    The hash layer starts at N(0, 0.01), as in deep-hashing practice (arXiv 2502.05925). Behind it may stand a
+    rotation, see `rotate`.
     """
 
     kind = "hash"
@@ -184,6 +202,32 @@ class HashModel(Network):
         super().__init__(backbone, bits, **shape)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+        self.rotation: nn.Module = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs z (B, K) of images (B, C, H, W) in [0, 1], rotated where the model is; before tanh and sign."""
+        z: Tensor = self.rotation(super().forward(images))
+        return z
+
+    def rotate(self, matrix: Tensor, name: str) -> None:
+        """Multiply all outputs by an orthogonal matrix (K, K) from now on, after what rotates them already.
+
+        `name`, that of how the matrix was found, goes into the model's description.
+
+        Raises:
+            InputError: a matrix of another shape, or not orthogonal.
+        """
+        unit = torch.eye(self.bits)
+        matrix = matrix.detach().cpu().float()
+        if matrix.shape != unit.shape or not torch.allclose(matrix @ matrix.T, unit, atol=1e-3):
+            raise InputError(
+                f"rotation '{name}' of shape {tuple(matrix.shape)} is not orthogonal: "
+                f"give an orthogonal ({self.bits}, {self.bits}) matrix"
+            )
+        matrix = matrix.to(self.head.weight)
+        before = self.rotation
+        self.rotation = Rotation(before.matrix @ matrix if isinstance(before, Rotation) else matrix)
+        self.spec["rotation"] = name
 
     @property
     def bits(self) -> int:

@@ -17,6 +17,7 @@ from hashrobust.models import Classifier, HashModel
 from hashrobust.objectives import Objective, build_objective
 from hashrobust.options import TrainingOptions
 from hashrobust.progress import Progress, Silent
+from hashrobust.rotations import Fit, quantization_error, rotation_fit
 from hashrobust.seeding import key_seed
 from hashrobust.training.augmentation import augment
 from hashrobust.training.defences import Defence, build_defence
@@ -46,6 +47,7 @@ def finetune(
     objective_params: dict[str, Any] | None = None,
     defence: str | Defence | None = "none",
     defence_params: Mapping[str, Any] | None = None,
+    rotate: str = "none",
     options: TrainingOptions | None = None,
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
@@ -54,11 +56,12 @@ def finetune(
     """Fine-tune a hashing model by whatever rule it was converted to; in place, best epoch kept.
 
     The best epoch is the one with the highest validation mAP; queries are never looked at.
-    `defence` names what is added to the objective's loss (see `hashrobust list defences`).
+    `defence` names what is added to the objective's loss (see `hashrobust list defences`), `rotate` how outputs
+    are rotated once the best epoch is chosen (see `hashrobust list rotations`).
     `overrides` are fields of `TrainingOptions`, such as `epochs=20`.
 
     Raises:
-        InputError: an unknown objective, defence, parameter or option.
+        InputError: an unknown objective, defence, rotation, parameter or option.
         TrainingError: the loss or a weight is not finite; the model holds the weights of the best epoch
             so far, or those that it began with.
     """
@@ -71,6 +74,7 @@ def finetune(
         defence = build_defence(defence, defence_params or {}, seed=options.seed)
     elif defence_params:
         raise InputError("defence_params belong to a defence's name: give them to the defence itself")
+    fit = rotation_fit(rotate)
     objective.to(model.device)
     progress = progress or Silent()
     result = Loop(
@@ -83,6 +87,8 @@ def finetune(
         checkpoints=checkpoints,
         progress=progress,
     ).run()
+    if fit is not None:
+        _rotate(model, data, rotate, fit, seed=options.seed, progress=progress)
     codes = model.encode(data.validation)
     if bool((codes == codes[:1]).all()):
         progress.say(
@@ -90,6 +96,20 @@ def finetune(
             "or try another objective, learning rate or batch size"
         )
     return result
+
+
+def _rotate(
+    model: HashModel, data: RetrievalDataset, name: str, fit: Fit, *, seed: int, progress: Progress
+) -> None:
+    """Rotate a trained model's outputs by what fits those of the training images, and say what came of it."""
+    before, z = validation_map(model, data.validation), model.outputs(data.train)
+    matrix = fit(z, seed=seed)
+    model.rotate(matrix, name)
+    after = validation_map(model, data.validation)
+    progress.say(
+        f"rotated by {name}: quantisation error {quantization_error(z):.3f} -> {quantization_error(z @ matrix):.3f}, "
+        f"validation mAP {100 * before:.2f}% -> {100 * after:.2f}%"
+    )
 
 
 def objective_for(

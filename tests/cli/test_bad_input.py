@@ -20,6 +20,7 @@ BAD_WORDS = {
     "finetune --objective dpsj": "unknown objective 'dpsj': did you mean 'dpsh'",
     "finetune --rule frfs": "unknown rule 'frfs': did you mean 'frsf'",
     "finetune --defence center-ta": "unknown defence 'center-ta': did you mean 'center-at'",
+    "finetune --rotate itk": "unknown rotation 'itk': did you mean 'itq'",
     "list defenses": "did you mean 'defences'",
     "finetune --preset berriche": "unknown preset 'berriche': did you mean 'berriche2025'",
     "finetune --optimizer adamm": "unknown optimizer 'adamm'.*adam, sgd",

@@ -64,6 +64,7 @@ def test_json_has_accuracies(cli, place):
         (["finetune", *CLASSIFY, "--bits", 16], "--bits belongs to hashing"),
         (["finetune", *CLASSIFY, "--param", "x=1"], "--param belongs to hashing"),
         (["finetune", *CLASSIFY, "--defence", "center-at"], "--defence belongs to hashing"),
+        (["finetune", *CLASSIFY, "--rotate", "itq"], "--rotate belongs to hashing"),
         (["pretrain", "--task", "x"], "unknown task 'x'"),
         (["data", "digits", "--task", "x"], "unknown task 'x'"),
         (["attack", RUN, "--attack", "hag"], "attack 'hag' is not for classification"),

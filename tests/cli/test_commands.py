@@ -166,6 +166,26 @@ def test_defences_are_listed(cli):
     assert "center-at" in {row["name"] for row in strict_json(cli("list", "defences", "--json").out)}
 
 
+def test_a_rotation_is_told_and_stands_beside_the_run_without(cli, results):
+    words = [
+        "finetune",
+        "--weights",
+        "run:digits-lenet-pretrained",
+        "--epochs",
+        1,
+        "--threads",
+        1,
+        "--rule",
+        "frsf",
+    ]
+    outcome = cli(*words, "--rotate", "itq", "--results", results)
+    assert outcome.code == 0 and "rotated by itq: quantisation error" in outcome.err, outcome.err
+    assert cli("evaluate", "digits-lenet-dpsh-32-frsf+itq", "--brief", "--results", results).code == 0
+    rows = strict_json(cli("report", results, "--json", "--format", "csv").out)
+    assert {row["rotate"] for row in rows} == {"itq", None}
+    assert {row["name"] for row in strict_json(cli("list", "rotations", "--json").out)} == {"h2q", "itq"}
+
+
 def test_evaluate_in_one_line(cli, results):
     outcome = cli("evaluate", RUN, "--brief", "--results", results)
     metrics = strict_json(cli("evaluate", RUN, "--json", "--results", results).out)

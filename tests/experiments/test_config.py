@@ -40,6 +40,7 @@ def test_names_of_published_runs_do_not_change() -> None:
         {"weights_digest": "ab"},
         {"threads": 1},
         {"defence": "center-at"},
+        {"rotate": "itq"},
         {"defence": "center-at", "defence_params": {"weight": 2.0}},
     ],
 )
@@ -78,6 +79,7 @@ def test_added_fields_are_stored_once_they_are_used() -> None:
         threads=st.none() | st.integers(1, 4),
         learning_rate=st.floats(1e-8, 1.0),
         defence=st.sampled_from(["none", "center-at"]),
+        rotate=st.sampled_from(["none", "itq"]),
         objective_params=st.dictionaries(
             st.sampled_from(["a", "b"]), st.floats(-1, 1) | st.integers(0, 3) | st.none()
         ),
@@ -141,7 +143,8 @@ def test_datasets_with_folders_have_short_names() -> None:
 def test_the_published_preset_fits_every_objective(objective: str) -> None:
     params = objective_params_of_preset("berriche2025", objective)
     assert set(params) <= set(objectives.parameters(objective))
-    assert params == ({} if objective not in ("dpsh", "dch", "csq") else {"quantization_weight": 0.01})
+    weighted = "quantization_weight" in objectives.parameters(objective)
+    assert params == ({"quantization_weight": 0.01} if weighted else {})
     build_objective(objective, bits=32, num_classes=10, similar_share=0.1, **params)
 
 

@@ -28,6 +28,7 @@ from hashrobust.experiments.study.points import (
 from hashrobust.experiments.study.tasks import TASKS
 from hashrobust.objectives import build_objective
 from hashrobust.registry import did_you_mean
+from hashrobust.rotations import rotation_fit
 from hashrobust.rules import rules
 
 _BY_AXES = frozenset(
@@ -112,6 +113,9 @@ class _Checker:
                 with self.at("finetune", task, "preset"):
                     preset_values(settings.pop("preset"))
             self.check_table(("finetune", task), config, _own(config), settings)
+            if "rotate" in settings:
+                with self.at("finetune", task, "rotate"):
+                    rotation_fit(settings["rotate"])
         self.check_table(("attack",), AttackConfig, _OF_ATTACKS, matrix.attack, attack="noise", epsilon=0.1)
         self.check_table(("audits",), AuditConfig, _OF_AUDITS, matrix.audits or {})
 

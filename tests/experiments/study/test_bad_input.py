@@ -98,6 +98,11 @@ CASES: dict[str, tuple[list[tuple[str, str]], int, str]] = {
         23,
         "unknown preset 'berriche': did you mean 'berriche2025'",
     ),
+    "an unknown rotation": (
+        [("learning_rate = 2e-3", 'rotate = "itk"')],
+        23,
+        "unknown rotation 'itk': did you mean 'itq'",
+    ),
     "an unknown setting of attacks": ([("batch_size = 8", "batch = 8")], 14, "unknown setting 'batch'"),
     "no ImageNet weights": (
         [("queries = 12", 'weights = ["imagenet"]')],
