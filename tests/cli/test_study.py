@@ -142,9 +142,18 @@ def test_the_files_that_ship_can_be_planned(path: Path, tmp_path: Path) -> None:
     assert planned.study.name == path.stem
     assert planned.study.results == f"results/{path.stem}"
     summary = {(stage, task): total for stage, task, total, _ in planned.summary()}
-    assert {task for _, task in summary} == {"hashing", "classification"}
+    objectives_only = path.stem == "objectives"
+    assert {task for _, task in summary} == {"hashing"} | (set() if objectives_only else {"classification"})
     seeds = {cell.config.seed for cell in planned.used()}
-    assert seeds == ({0, 1} if path.stem == "quick" else {0, 1, 2})
+    assert seeds == ({0} if objectives_only else {0, 1} if path.stem == "quick" else {0, 1, 2})
+
+
+def test_the_study_of_objectives_holds_all_of_them(tmp_path: Path) -> None:
+    cells = plan_study(STUDIES / "objectives.toml", tmp_path).cells
+    trained = [cell.config for cell in cells if cell.stage == "train"]
+    asked = {(config.objective, config.bits) for config in trained}
+    assert asked == {(name, bits) for name in objectives for bits in (12, 16, 32, 48, 64)}
+    assert len(trained) == len(asked) and {config.rule for config in trained} == {"bp"}
 
 
 def test_the_published_study_holds_what_was_asked_for(tmp_path: Path) -> None:
