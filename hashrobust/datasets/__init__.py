@@ -8,6 +8,7 @@ from typing import Any
 from hashrobust.datasets._base import ClassificationDataset, LabelledDataset, RetrievalDataset, Split
 from hashrobust.datasets._info import INFO, DatasetInfo, data_folder
 from hashrobust.errors import InputError
+from hashrobust.progress import Progress
 from hashrobust.registry import Registry
 
 __all__ = [
@@ -42,6 +43,7 @@ def load_dataset(
     data_dir: str | Path | None = None,
     image_size: int | None = None,
     download: bool = False,
+    progress: Progress | None = None,
     **own: Any,
 ) -> RetrievalDataset:
     """Load a dataset with the splits of its retrieval protocol.
@@ -50,7 +52,8 @@ def load_dataset(
         name: a registered name, with a folder for some (`list:DIR`, `folder:DIR`).
         data_dir: where downloaded data sets live; None: HASHROBUST_DATA of the environment, else ./data.
         image_size: side of the square images in pixels; None: the dataset's own default.
-        download: fetch what is missing, for the data sets that torchvision fetches.
+        download: fetch what is missing, for the data sets whose publishers let a program do so.
+        progress: told of downloads, and of files that are read.
         own: parameters of that dataset alone, such as `allow_overlap` of `list`.
 
     Raises:
@@ -59,7 +62,7 @@ def load_dataset(
         DataError: the data are missing, malformed, or break the protocol.
         HashRobustError: a download fails.
     """
-    data = _load(name, data_dir=data_dir, image_size=image_size, download=download, **own)
+    data = _load(name, data_dir=data_dir, image_size=image_size, download=download, progress=progress, **own)
     if not isinstance(data, RetrievalDataset):
         raise InputError(f"dataset '{name}' is asked for another protocol: load it by load_classification")
     return data
@@ -71,6 +74,7 @@ def load_classification(
     data_dir: str | Path | None = None,
     image_size: int | None = None,
     download: bool = False,
+    progress: Progress | None = None,
     **own: Any,
 ) -> ClassificationDataset:
     """Load a dataset with its official train and test sets, a tenth of train as validation.
@@ -88,6 +92,7 @@ def load_classification(
         data_dir=data_dir,
         image_size=image_size,
         download=download,
+        progress=progress,
         protocol="classification",
         **own,
     )
@@ -99,7 +104,7 @@ def _load(name: str, **given: Any) -> LabelledDataset:
     kind, path = _parse(name)
     takes = datasets.parameters(kind)
     common = {"path": path, **given}
-    optional = ("path", "data_dir", "image_size", "download")
+    optional = ("path", "data_dir", "image_size", "download", "progress")
     return datasets.build(kind, **{k: v for k, v in common.items() if k in takes or k not in optional})
 
 

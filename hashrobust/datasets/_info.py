@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hashrobust.errors import DataError, HashRobustError
+from hashrobust.errors import DataError
 
 DATA_VARIABLE = "HASHROBUST_DATA"
 DEFAULT_DATA_DIR = "data"
@@ -51,18 +51,3 @@ def absent(name: str, places: Sequence[Path], fetch: str) -> DataError:
     """The error for a data set that stands in none of its places."""
     searched = ", ".join(f"'{place}'" for place in places)
     return DataError(f"{name} is not on this machine (searched {searched}): {fetch}")
-
-
-def downloaded(name: str, download: Callable[[], object]) -> None:
-    """Run torchvision's `download`, which checks checksums.
-
-    Raises:
-        HashRobustError: it fails.
-    """
-    try:
-        download()
-    except Exception as error:  # no network, no space, a wrong checksum: each raises its own kind
-        raise HashRobustError(
-            f"{name} could not be downloaded ({error}): check the network, or put its files into the data "
-            "folder yourself"
-        ) from error

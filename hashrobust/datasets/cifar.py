@@ -10,13 +10,16 @@ import numpy as np
 from hashrobust.datasets import datasets
 from hashrobust.datasets._base import IntArray, LabelledDataset
 from hashrobust.datasets._cifar_files import Images, read_binary, read_pickle
-from hashrobust.datasets._info import DatasetInfo, absent, data_folder, describes, downloaded
+from hashrobust.datasets._download import Remote, download_missing
+from hashrobust.datasets._info import DatasetInfo, absent, data_folder, describes
 from hashrobust.datasets._memory import MemoryImages
 from hashrobust.datasets._protocol import Sizes, classification, pooled_dataset
 from hashrobust.errors import DataError
+from hashrobust.progress import Progress
 
 TOP_K = 5000
 POOLED = 60_000
+MOST_BYTES = 200_000_000  # of an archive, packed or not: it is 170 million, and 186 unpacked
 CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 CIFAR100_CLASSES = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
@@ -32,13 +35,24 @@ tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 @dataclass(frozen=True)
 class _Set:
     name: str
-    torchvision: str
     classes: tuple[str, ...]
     folders: tuple[str, str]  # of the binary and of the pickled archive
     files: tuple[str, ...]  # pickles; binary ones are named the same with ".bin"
     label_key: bytes
     label_bytes: int
-    fetch: str
+    address: str
+    md5: str
+
+    @property
+    def fetch(self) -> str:
+        """What fetches it, in words."""
+        return f"run `hashrobust data {self.name} --download` (170 MB; download=True in Python)"
+
+    @property
+    def remotes(self) -> list[Remote]:
+        """The archive of pickles."""
+        made = tuple(f"{self.folders[1]}/{name}" for name in self.files)
+        return [Remote((self.address,), self.md5, MOST_BYTES, made, unpacked_bytes=MOST_BYTES)]
 
     @property
     def sizes(self) -> Sizes:
@@ -68,47 +82,38 @@ class _Set:
 
 CIFAR10 = _Set(
     name="cifar10",
-    torchvision="CIFAR10",
     classes=tuple(CIFAR10_CLASSES.split()),
     folders=("cifar-10-batches-bin", "cifar-10-batches-py"),
     files=(*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"),
     label_key=b"labels",
     label_bytes=1,
-    fetch="run `hashrobust data cifar10 --download` (170 MB, by torchvision; download=True in Python)",
+    address="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    md5="c58f30108f718f92721af3b95e74349a",
 )
 CIFAR100 = _Set(
     name="cifar100",
-    torchvision="CIFAR100",
     classes=tuple(CIFAR100_CLASSES.split()),
     folders=("cifar-100-binary", "cifar-100-python"),
     files=("train", "test"),
     label_key=b"fine_labels",
     label_bytes=2,
-    fetch="run `hashrobust data cifar100 --download` (169 MB, by torchvision; download=True in Python)",
+    address="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    md5="eb9058c3a382ffc7106e4002c42a8d85",
 )
 
 
-def _download(kind: _Set, data_dir: Path) -> None:
-    """The archive by torchvision's address and checksum; its loader, which unpickles freely, is not used."""
-    import torchvision.datasets
-    from torchvision.datasets.utils import download_and_extract_archive
-
-    archive = getattr(torchvision.datasets, kind.torchvision)
-    downloaded(
-        kind.name,
-        lambda: download_and_extract_archive(
-            archive.url, str(data_dir), filename=archive.filename, md5=archive.tgz_md5
-        ),
-    )
-
-
 def _load(
-    kind: _Set, data_dir: str | Path | None, image_size: int | None, download: bool, protocol: str
+    kind: _Set,
+    data_dir: str | Path | None,
+    image_size: int | None,
+    download: bool,
+    progress: Progress | None,
+    protocol: str,
 ) -> LabelledDataset:
     folder = data_folder(data_dir)
     files = kind.find(folder)
     if files is None and download:
-        _download(kind, folder)
+        download_missing(kind.name, kind.remotes, folder, progress)
         files = kind.find(folder)
     if files is None:
         raise absent(kind.name, kind.places(folder), kind.fetch)
@@ -133,13 +138,14 @@ def cifar10(
     data_dir: str | Path | None = None,
     image_size: int | None = None,
     download: bool = False,
+    progress: Progress | None = None,
     protocol: str = "retrieval",
 ) -> LabelledDataset:
     """60,000 pooled colour images, 32x32, ten classes.
 
     Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
-    return _load(CIFAR10, data_dir, image_size, download, protocol)
+    return _load(CIFAR10, data_dir, image_size, download, progress, protocol)
 
 
 @datasets.register("cifar100")
@@ -148,13 +154,14 @@ def cifar100(
     data_dir: str | Path | None = None,
     image_size: int | None = None,
     download: bool = False,
+    progress: Progress | None = None,
     protocol: str = "retrieval",
 ) -> LabelledDataset:
     """60,000 pooled colour images, 32x32, a hundred (fine) classes.
 
     Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
-    return _load(CIFAR100, data_dir, image_size, download, protocol)
+    return _load(CIFAR100, data_dir, image_size, download, progress, protocol)
 
 
 def _passport(kind: _Set, data_dir: Path) -> DatasetInfo:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hashrobust.datasets import datasets
 from hashrobust.datasets._base import LabelledDataset
+from hashrobust.datasets._download import Remote, download_missing
 from hashrobust.datasets._idx import read_idx
-from hashrobust.datasets._info import DatasetInfo, absent, data_folder, describes, downloaded
+from hashrobust.datasets._info import DatasetInfo, absent, data_folder, describes
 from hashrobust.datasets._memory import MemoryImages
 from hashrobust.datasets._protocol import Sizes, classification, pooled_dataset
 from hashrobust.errors import DataError
+from hashrobust.progress import Progress
 
 SIZES = Sizes(train=500, query=100, validation=100)
 TOP_K = 5000
 PARTS = ("train", "t10k")
+KINDS = ("images-idx3", "labels-idx1")
+MOST_BYTES = 30_000_000  # of one of the files
 IMAGE_SHAPE = (28, 28)
 
 
@@ -30,7 +32,24 @@ class _Set:
     classes: tuple[str, ...]
     class_sizes: tuple[int, ...]  # they tell the two sets apart, whose files carry the same names
     debian: Path | None
+    mirrors: tuple[str, ...]
+    checksums: tuple[str, ...]  # MD5 of train images and labels, test images and labels
     fetch: str
+
+    @property
+    def remotes(self) -> list[Remote]:
+        """Its four files."""
+        names = [f"{part}-{kind}-ubyte.gz" for part in PARTS for kind in KINDS]
+        return [
+            Remote(
+                tuple(f"{mirror}/{name}" for mirror in self.mirrors),
+                md5,
+                MOST_BYTES,
+                (f"{self.name}/{name}",),
+                into=self.name,
+            )
+            for name, md5 in zip(names, self.checksums, strict=True)
+        ]
 
     def places(self, data_dir: Path) -> list[Path]:
         """Where its files are looked for, in this order."""
@@ -42,7 +61,7 @@ class _Set:
         for place in self.places(data_dir):
             files = {}
             for part in PARTS:
-                for kind in ("images-idx3", "labels-idx1"):
+                for kind in KINDS:
                     stem = place / f"{part}-{kind}-ubyte"
                     found = [file for file in (stem, stem.with_name(f"{stem.name}.gz")) if file.is_file()]
                     files.update({f"{part}-{kind}": file for file in found[:1]})
@@ -68,7 +87,14 @@ FASHION = _Set(
     ),
     class_sizes=(7000,) * 10,
     debian=Path("/usr/share/datasets/fashion-mnist"),
-    fetch="run `hashrobust data fashion-mnist --download` (31 MB, by torchvision; download=True in Python), or on "
+    mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",),
+    checksums=(
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "bb300cfdad3c16e7a12a480ee83cd310",
+    ),
+    fetch="run `hashrobust data fashion-mnist --download` (31 MB; download=True in Python), or on "
     "Debian: apt install dataset-fashion-mnist",
 )
 MNIST = _Set(
@@ -77,24 +103,29 @@ MNIST = _Set(
     classes=tuple(str(digit) for digit in range(10)),
     class_sizes=(6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958),
     debian=None,
-    fetch="run `hashrobust data mnist --download` (12 MB, by torchvision; download=True in Python)",
+    mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist", "http://yann.lecun.com/exdb/mnist"),
+    checksums=(
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3",
+        "ec29112dd5afa0611ce80d1b7f02629c",
+    ),
+    fetch="run `hashrobust data mnist --download` (12 MB; download=True in Python)",
 )
 
 
-def _download(kind: _Set, data_dir: Path) -> None:
-    import torchvision.datasets
-
-    fetcher: Callable[..., Any] = getattr(torchvision.datasets, kind.torchvision)
-    downloaded(kind.name, lambda: fetcher(root=str(data_dir), download=True))
-
-
 def _load(
-    kind: _Set, data_dir: str | Path | None, image_size: int | None, download: bool, protocol: str
+    kind: _Set,
+    data_dir: str | Path | None,
+    image_size: int | None,
+    download: bool,
+    progress: Progress | None,
+    protocol: str,
 ) -> LabelledDataset:
     folder = data_folder(data_dir)
     files = kind.find(folder)
     if files is None and download:
-        _download(kind, folder)
+        download_missing(kind.name, kind.remotes, folder, progress)
         files = kind.find(folder)
     if files is None:
         raise absent(kind.name, kind.places(folder), kind.fetch)
@@ -127,13 +158,14 @@ def fashion_mnist(
     data_dir: str | Path | None = None,
     image_size: int | None = None,
     download: bool = False,
+    progress: Progress | None = None,
     protocol: str = "retrieval",
 ) -> LabelledDataset:
     """70,000 pooled grey images of clothing, 28x28, ten classes.
 
     Xiao, Rasul and Vollgraf, "Fashion-MNIST", arXiv 1708.07747.
     """
-    return _load(FASHION, data_dir, image_size, download, protocol)
+    return _load(FASHION, data_dir, image_size, download, progress, protocol)
 
 
 @datasets.register("mnist")
@@ -142,13 +174,14 @@ def mnist(
     data_dir: str | Path | None = None,
     image_size: int | None = None,
     download: bool = False,
+    progress: Progress | None = None,
     protocol: str = "retrieval",
 ) -> LabelledDataset:
     """70,000 pooled grey images of handwritten digits, 28x28, ten classes.
 
     LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998.
     """
-    return _load(MNIST, data_dir, image_size, download, protocol)
+    return _load(MNIST, data_dir, image_size, download, progress, protocol)
 
 
 def _passport(kind: _Set, data_dir: Path, source: str, licence: str) -> DatasetInfo:

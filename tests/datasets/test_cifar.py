@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import struct
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torchvision import datasets
 
-from hashrobust.datasets import dataset_info, load_dataset
+from hashrobust.datasets import cifar, dataset_info, load_dataset
 from hashrobust.datasets._cifar_files import read_binary, read_pickle
-from hashrobust.errors import DataError
+from hashrobust.errors import DataError, HashRobustError
 
 PER_FILE = 10_000
 FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
@@ -121,6 +125,19 @@ def test_cifar100_takes_the_fine_labels(tmp_path: Path) -> None:
     assert (data.query.labels.argmax(dim=1) == data.query.ids % 100).all()
 
 
+def test_cifar100_pickles_give_the_fine_labels(tmp_path: Path) -> None:
+    """Its files hold coarse labels as well, and another key than those of CIFAR-10."""
+    content = batch(PIXELS, [1, 9]) | {b"fine_labels": [98, 3], b"coarse_labels": [7, 8]}
+    del content[b"labels"]
+    file = tmp_path / "train"
+    file.write_bytes(pickle.dumps(content, protocol=2))
+    assert read_pickle(file, b"fine_labels", 100)[1].tolist() == [98, 3]
+    content[b"fine_labels"] = [98, 100]
+    file.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(DataError, match=r"outside 0 \.\. 99"):
+        read_pickle(file, b"fine_labels", 100)
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_pickles_of_python_3_are_read(tmp_path: Path, protocol: int) -> None:
     file = tmp_path / "batch"
@@ -206,13 +223,24 @@ def test_short_archives_and_absent_ones_are_refused(binary: Path, tmp_path: Path
         load_dataset("cifar10", data_dir=tmp_path)
 
 
-def test_download_uses_torchvisions_checksum(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import torchvision.datasets.utils as utils
+def test_the_archive_is_fetched_checked_and_unpacked(
+    site: Any, pickled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = "cifar-10-batches-py"
+    with tarfile.open(tmp_path / "made.tar.gz", "w:gz", compresslevel=1) as archive:
+        archive.add(pickled / folder, folder)
+    site.files["cifar-10-python.tar.gz"] = (tmp_path / "made.tar.gz").read_bytes()
+    served = replace(cifar.CIFAR10, address=f"{site.address}/cifar-10-python.tar.gz")
+    monkeypatch.setattr(cifar, "CIFAR10", served)
+    with pytest.raises(HashRobustError, match=r"cifar10 could not be downloaded \(.*another checksum"):
+        load_dataset("cifar10", data_dir=tmp_path / "data", download=True)
+    digest = hashlib.md5(site.files["cifar-10-python.tar.gz"]).hexdigest()
+    monkeypatch.setattr(cifar, "CIFAR10", replace(served, md5=digest))
+    data = load_dataset("cifar10", data_dir=tmp_path / "data", download=True)
+    assert data.fingerprint == load_dataset("cifar10", data_dir=pickled).fingerprint
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [folder]
 
-    def fetch(url: str, root: str, filename: str, md5: str) -> None:
-        assert url.startswith("https://") and filename.endswith(".tar.gz") and len(md5) == 32
-        raise OSError("no route to host")
 
-    monkeypatch.setattr(utils, "download_and_extract_archive", fetch)
-    with pytest.raises(Exception, match=r"cifar10 could not be downloaded \(no route to host"):
-        load_dataset("cifar10", data_dir=tmp_path, download=True)
+def test_published_checksums_are_torchvisions() -> None:
+    for kind, theirs in ((cifar.CIFAR10, datasets.CIFAR10), (cifar.CIFAR100, datasets.CIFAR100)):
+        assert (kind.address, kind.md5) == (theirs.url, theirs.tgz_md5)

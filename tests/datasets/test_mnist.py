@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torchvision import datasets
 
-from hashrobust.datasets import dataset_info, load_classification, load_dataset
+from hashrobust.datasets import dataset_info, load_classification, load_dataset, mnist
 from hashrobust.datasets._idx import read_idx
 from hashrobust.errors import DataError, HashRobustError
 
@@ -159,25 +163,35 @@ def test_absent_files_say_what_fetches_them(tmp_path: Path) -> None:
     assert dataset_info("mnist", data_dir=tmp_path).present is False
 
 
-def test_download_is_torchvisions_and_its_failure_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_the_four_files_are_fetched_and_checked(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torchvision.datasets
+    lay_out(tmp_path / "made", MNIST_SIZES)
+    names = [remote.name for remote in mnist.MNIST.remotes]
+    for name in names:
+        file = tmp_path / "made" / name
+        site.files[name] = (
+            file.read_bytes() if file.is_file() else gzip.compress(file.with_suffix("").read_bytes(), 1)
+        )
+    checksums = tuple(hashlib.md5(site.files[name]).hexdigest() for name in names)
+    served = replace(mnist.MNIST, mirrors=(f"{site.address}/away", site.address), checksums=checksums)
+    monkeypatch.setattr(mnist, "MNIST", served)
+    assert len(load_dataset("mnist", data_dir=tmp_path / "data", download=True).query) == 1000
+    assert sorted(path.name for path in (tmp_path / "data" / "mnist").iterdir()) == sorted(names)
 
-    def offline(root: str, download: bool) -> None:
-        assert (root, download) == (str(tmp_path), True)
-        raise OSError("no route to host")
 
-    monkeypatch.setattr(torchvision.datasets, "MNIST", offline)
-    with pytest.raises(HashRobustError, match="no route to host") as caught:
+def test_a_failed_download_is_the_machines_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnist, "MNIST", replace(mnist.MNIST, mirrors=("http://127.0.0.1:1",)))
+    with pytest.raises(HashRobustError, match="mnist could not be downloaded") as caught:
         load_dataset("mnist", data_dir=tmp_path, download=True)
     assert caught.value.exit_code == 1
 
-    def fetch(root: str, download: bool) -> None:
-        lay_out(Path(root) / "MNIST" / "raw", MNIST_SIZES)
 
-    monkeypatch.setattr(torchvision.datasets, "MNIST", fetch)
-    assert len(load_dataset("mnist", data_dir=tmp_path, download=True).query) == 1000
+def test_published_checksums_are_torchvisions() -> None:
+    for kind, theirs in ((mnist.FASHION, datasets.FashionMNIST), (mnist.MNIST, datasets.MNIST)):
+        ours = {remote.name: remote.md5 for remote in kind.remotes}
+        assert ours == dict(theirs.resources)
+        assert set(kind.mirrors) == {mirror.rstrip("/") for mirror in theirs.mirrors}
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
