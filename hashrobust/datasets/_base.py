@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, TypeAlias
@@ -83,9 +84,28 @@ class Split:
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: give at least 1")
-        for start in range(0, len(self), batch_size):
-            stop = min(start + batch_size, len(self))
-            yield self.load(range(start, stop)), self.labels[start:stop]
+        places = [
+            range(start, min(start + batch_size, len(self))) for start in range(0, len(self), batch_size)
+        ]
+        for chosen, images in zip(places, self.load_each(places), strict=True):
+            yield images, self.labels[chosen.start : chosen.stop]
+
+    def load_each(self, selections: Iterable[Indices]) -> Iterator[Tensor]:
+        """The images at each selection of positions; image files are decoded one selection ahead.
+
+        Raises: as `load` does, when the selection is due.
+        """
+        if not getattr(self.source, "decodes", False):
+            yield from map(self.load, selections)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            coming: Future[Tensor] | None = None
+            for chosen in selections:
+                due, coming = coming, pool.submit(self.load, chosen)
+                if due is not None:
+                    yield due.result()
+            if coming is not None:
+                yield coming.result()
 
     def path(self, index: int) -> str:
         """The file of the image at position `index`, or `<dataset>/<id>` where it has none."""

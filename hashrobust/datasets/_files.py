@@ -17,12 +17,15 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
 from hashrobust.datasets._base import IntArray
+from hashrobust.datasets._cache import DecodedImages, KnownFiles, Pixels
 from hashrobust.datasets._memory import check_image_size, content_digest
 from hashrobust.errors import DataError
+from hashrobust.progress import Progress, Silent
 
 DEFAULT_IMAGE_SIZE = 224
 RESIZE_OVER_CROP = 256 / 224  # ImageNet's evaluation practice: Resize(256), CenterCrop(224)
 MAX_THREADS = 8
+NAMED = 5
 RUNS_OTHER_PROGRAMS = {"EPS"}  # Pillow hands such files to Ghostscript
 
 
@@ -84,14 +87,63 @@ def _inspect(path: Path) -> bytes | str:
     return content_digest(content)
 
 
-def inspect_files(paths: Sequence[Path]) -> list[bytes | str]:
-    """For each file the hash of its bytes, or (a str) the reason why it cannot be used as an image."""
-    with ThreadPoolExecutor(_threads()) as pool:
-        return list(pool.map(_inspect, paths))
+def inspect_files(paths: Sequence[Path], progress: Progress | None = None) -> list[bytes | str]:
+    """For each file the hash of its bytes, or (a str) the reason why it cannot be used as an image.
+
+    A file that was found sound before and has the same size and times is not read again.
+    """
+    known = KnownFiles(paths)
+    found: list[bytes | str | None] = list(known.digests())
+    unknown = [place for place, digest in enumerate(found) if digest is None]
+    if not unknown:
+        return [digest for digest in found if digest is not None]
+    with (
+        (progress or Silent()).track("reading", len(paths), "images", len(paths) - len(unknown)) as advance,
+        ThreadPoolExecutor(_threads()) as pool,
+    ):
+        seen = pool.map(_inspect, [paths[place] for place in unknown])
+        for place, digest in zip(unknown, seen, strict=True):
+            found[place] = digest
+            advance(1, "")
+    digests = [digest for digest in found if digest is not None]
+    known.remember(digests)
+    return digests
+
+
+class BrokenImagesError(DataError):
+    """Images that cannot be used; `broken` names all of them, with reasons."""
+
+    def __init__(self, message: str, broken: Sequence[str]) -> None:
+        super().__init__(message)
+        self.broken = tuple(broken)
+
+
+def usable_digests(
+    name: str, root: Path, files: Sequence[str], way_out: str, progress: Progress | None = None
+) -> list[bytes]:
+    """Hashes of all files of a dataset, every one of which must be a readable image.
+
+    Raises:
+        BrokenImagesError: some are not; `way_out` ends the sentence.
+    """
+    seen = inspect_files([root / file for file in files], progress)
+    broken = [f"{file}: {why}" for file, why in zip(files, seen, strict=True) if isinstance(why, str)]
+    if broken:
+        raise BrokenImagesError(
+            f"{name}: {len(broken)} of {len(files)} images cannot be used ({'; '.join(broken[:NAMED])}"
+            f"{'; ...' if len(broken) > NAMED else ''}): {way_out}",
+            broken,
+        )
+    return [digest for digest in seen if isinstance(digest, bytes)]
 
 
 class ImageFiles:
-    """Image files as RGB: short side to round(image_size * 256 / 224), then the centre square."""
+    """Image files as RGB: short side to round(image_size * 256 / 224), then the centre square.
+
+    Small sets are kept decoded.
+    """
+
+    decodes = True
 
     def __init__(
         self,
@@ -105,6 +157,8 @@ class ImageFiles:
         self._files = tuple(files)
         self._digests = list(digests)
         self._size = check_image_size(DEFAULT_IMAGE_SIZE if image_size is None else image_size)
+        worth_it = DecodedImages.worth_it(len(files), self._size)
+        self._kept = DecodedImages(digests, self._size) if worth_it else None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -115,18 +169,27 @@ class ImageFiles:
         return len(self._files)
 
     def load(self, ids: IntArray) -> Tensor:
-        """Float32 (B, 3, H, W) in [0, 1], decoded by a small pool of threads.
+        """Float32 (B, 3, H, W) in [0, 1].
 
         Raises:
             DataError: a file has vanished or been damaged since the dataset was loaded.
         """
         if len(ids) == 0:
             return torch.zeros(0, *self.image_shape)
-        with ThreadPoolExecutor(_threads()) as pool:
-            pixels = np.stack(list(pool.map(self._load_one, ids.tolist())))
+        if self._kept is None:
+            pixels = np.stack(self._decode(ids))
+        else:
+            missing = self._kept.missing(ids)
+            self._kept.add(missing, self._decode(missing))
+            pixels = self._kept.get(ids)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255).contiguous()
 
-    def _load_one(self, image_id: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def _decode(self, ids: IntArray) -> list[Pixels]:
+        """By a small pool of threads: Pillow and torchvision let others work while they decode and resize."""
+        with ThreadPoolExecutor(_threads()) as pool:
+            return list(pool.map(self._load_one, ids.tolist()))
+
+    def _load_one(self, image_id: int) -> Pixels:
         file = self._root / self._files[image_id]
         try:
             image = decode(file.read_bytes())

@@ -13,6 +13,7 @@ from hashrobust.datasets._files import ImageFiles, inspect_files
 from hashrobust.datasets._info import DatasetInfo, describes
 from hashrobust.datasets._protocol import Sizes, assemble, classification, draw_by_class, multi_hot
 from hashrobust.errors import DataError
+from hashrobust.progress import Progress
 
 SMALLEST_CLASS = 4
 MOST_TRAIN = 500
@@ -37,7 +38,9 @@ def _visible(paths: Iterable[Path], below: Path) -> list[Path]:
     return sorted(path for path in paths if not hidden(path))
 
 
-def _usable(root: Path, classes: list[str]) -> tuple[list[str], list[bytes], list[str]]:
+def _usable(
+    root: Path, classes: list[str], progress: Progress | None
+) -> tuple[list[str], list[bytes], list[str]]:
     """Files in class folders (by class, then name) and their hashes; what was skipped, with reasons."""
     loose = [entry.name for entry in _visible(root.iterdir(), root) if not entry.is_dir()]
     skipped = [f"{name}: it is in no class folder" for name in loose]
@@ -47,7 +50,7 @@ def _usable(root: Path, classes: list[str]) -> tuple[list[str], list[bytes], lis
     files: list[str] = []
     digests: list[bytes] = []
     first: dict[bytes, str] = {}
-    for path, seen in zip(found, inspect_files(found), strict=True):
+    for path, seen in zip(found, inspect_files(found, progress), strict=True):
         name = path.relative_to(root).as_posix()
         if isinstance(seen, str):
             skipped.append(f"{name}: {seen}")
@@ -66,6 +69,7 @@ def image_folder(
     *,
     image_size: int | None = None,
     top_k: int | None = DEFAULT_TOP_K,
+    progress: Progress | None = None,
     protocol: str = "retrieval",
 ) -> LabelledDataset:
     """Your own images, one subfolder a class: `folder:DIR`.
@@ -88,7 +92,7 @@ def image_folder(
             f"{name} has {len(classes)} class folders and retrieval needs two: put the images of each "
             "class in a subfolder of its own"
         )
-    files, digests, skipped = _usable(root, classes)
+    files, digests, skipped = _usable(root, classes, progress)
     number = {title: target for target, title in enumerate(classes)}
     targets = np.array([number[file.split("/", 1)[0]] for file in files], dtype=np.int64)
     for title, count in zip(classes, np.bincount(targets, minlength=len(classes)), strict=True):

@@ -6,89 +6,28 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hashrobust.datasets import datasets
-from hashrobust.datasets._base import ClassificationDataset, IntArray, LabelledDataset
-from hashrobust.datasets._files import ImageFiles, inspect_files
+from hashrobust.datasets._base import LabelledDataset
+from hashrobust.datasets._files import ImageFiles, usable_digests
 from hashrobust.datasets._info import DatasetInfo, describes
-from hashrobust.datasets._lists import ListedImages, read_lines
-from hashrobust.datasets._protocol import assemble, classification, draw_order, unique_content
+from hashrobust.datasets._lists import (
+    LISTS,
+    ListedImages,
+    class_names,
+    classify_lists,
+    halve_query,
+    hold_out,
+    read_members,
+)
+from hashrobust.datasets._protocol import assemble
 from hashrobust.errors import DataError, InputError
+from hashrobust.progress import Progress
 
-LISTS = {"train": "train.txt", "query": "test.txt", "database": "database.txt"}
-VALIDATION_LIST = "validation.txt"
-CLASS_NAMES = "classes.txt"
 DEFAULT_TOP_K = 5000
-HELD_OUT = 1000
-SMALL_POOL = 10 * HELD_OUT  # below this a tenth is held out
-NAMED = 5
+WAY_OUT = "restore them, name their folder with root=, or take them off the lists"
 
 ValidationFrom = Literal["database", "test"]
-
-
-def _hold_out(members: dict[str, IntArray], digests: list[bytes], name: str) -> None:
-    """Move 1,000 database images outside train (a tenth of fewer than 10,000) to validation.
-
-    Images with a copy anywhere stay in the database, lest validation finds itself.
-    """
-    taken = np.concatenate([members["train"], members["query"]])
-    free = np.zeros(len(digests), dtype=bool)
-    free[members["database"]] = True
-    free[taken] = False
-    free &= unique_content(digests)
-    order = draw_order(len(digests))
-    candidates = order[free[order]]
-    count = HELD_OUT if len(candidates) >= SMALL_POOL else len(candidates) // 10
-    if count == 0:
-        raise DataError(
-            f"{name}: {len(candidates)} different database images are outside train, too few to hold out a "
-            f"tenth for validation: add a {VALIDATION_LIST}"
-        )
-    members["validation"] = candidates[:count]
-    members["database"] = members["database"][~np.isin(members["database"], candidates[:count])]
-
-
-def _digests(root: Path, files: list[str], name: str) -> list[bytes]:
-    """Hashes of all listed files, every one of which must be a readable image."""
-    seen = inspect_files([root / file for file in files])
-    broken = [f"{file}: {why}" for file, why in zip(files, seen, strict=True) if isinstance(why, str)]
-    if broken:
-        raise DataError(
-            f"{name}: {len(broken)} of {len(files)} listed images cannot be used "
-            f"({'; '.join(broken[:NAMED])}{'; ...' if len(broken) > NAMED else ''}): restore them, name "
-            "their folder with root=, or take them off the lists"
-        )
-    return [digest for digest in seen if isinstance(digest, bytes)]
-
-
-def _class_names(folder: Path, count: int) -> list[str]:
-    file = folder / CLASS_NAMES
-    if not file.is_file():
-        return [str(number) for number in range(count)]
-    names = [line.strip() for line in read_lines(file) if line.strip()]
-    if len(names) != count:
-        raise DataError(f"'{file}' names {len(names)} classes and the lists have {count}: make them agree")
-    return names
-
-
-def _to_classify(
-    name: str,
-    images: ImageFiles,
-    labels: NDArray[np.uint8],
-    members: dict[str, IntArray],
-    listed: ListedImages,
-    classes: list[str],
-) -> ClassificationDataset:
-    """Train and test lists as a classification protocol; the database is passed over."""
-    if (labels.sum(axis=1) != 1).any():
-        raise DataError(
-            f"{name}: some images have several labels, or none, and a classifier gives one: use it for retrieval"
-        )
-    places = np.arange(len(labels))
-    test, train = np.isin(places, members["query"]), np.isin(places, members["train"])
-    targets = labels.argmax(axis=1).astype(np.int64)
-    return classification(name, images, targets, classes, test, train, skipped=listed.repeated)
 
 
 @datasets.register("list")
@@ -100,6 +39,7 @@ def image_list(
     top_k: int | None = DEFAULT_TOP_K,
     validation_from: ValidationFrom = "database",
     allow_overlap: bool = False,
+    progress: Progress | None = None,
     protocol: str = "retrieval",
 ) -> LabelledDataset:
     """A protocol as HashNet lists (train.txt, test.txt, database.txt): `list:DIR`.
@@ -129,21 +69,17 @@ def image_list(
     if absent:
         raise DataError(f"{name} lacks {', '.join(absent)}: give a folder with {', '.join(LISTS.values())}")
     listed = ListedImages(folder if root is None else Path(root))
-    members = {
-        split: np.array(listed.add_list(folder / file), dtype=np.int64) for split, file in LISTS.items()
-    }
-    if (folder / VALIDATION_LIST).is_file():
-        members["validation"] = np.array(listed.add_list(folder / VALIDATION_LIST), dtype=np.int64)
-    elif validation_from == "test":
-        members["query"], members["validation"] = members["query"][::2], members["query"][1::2]
-    digests = _digests(listed.root, listed.files, name)
+    members = read_members(listed, folder)
+    if validation_from == "test" and "validation" not in members:
+        halve_query(members)
+    digests = usable_digests(name, listed.root, listed.files, WAY_OUT, progress)
     labels = np.array(listed.labels, dtype=np.uint8)
     images = ImageFiles(listed.root, listed.files, digests, image_size)
-    classes = _class_names(folder, labels.shape[1])
+    classes = class_names(folder, labels.shape[1])
     if protocol == "classification":
-        return _to_classify(name, images, labels, members, listed, classes)
+        return classify_lists(name, images, listed, members, classes)
     if "validation" not in members:
-        _hold_out(members, digests, name)
+        hold_out(name, members, digests)
     return assemble(
         name,
         images,

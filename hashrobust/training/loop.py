@@ -100,12 +100,13 @@ class Loop:
         model.train()
         total, seen = 0.0, 0
         with self.progress.track(f"epoch {epoch}/{options.epochs}", len(order), "images") as advance:
-            for number, start in enumerate(self.starts):
+            batches = [order[start : start + options.batch_size] for start in self.starts]
+            for number, images in enumerate(self.train.load_each(batches)):
                 step = (epoch - 1) * len(self.starts) + number
                 if step == self.options.max_steps:
                     break
-                chosen = order[start : start + options.batch_size]
-                images = augment(self.train.load(chosen), options.augment, augmenting).to(model.device)
+                chosen = batches[number]
+                images = augment(images, options.augment, augmenting).to(model.device)
                 labels = self.train.labels[chosen].to(model.device)
                 loss = self._step(images, labels, self.train.ids[chosen], step)
                 if not math.isfinite(loss):

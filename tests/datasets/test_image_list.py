@@ -76,9 +76,9 @@ def test_a_thousand_are_held_out_of_large_databases(
     tmp_path: Path, monkeypatch: Any, save_image: Any
 ) -> None:
     """On 10,000 listed images that share a few files' content only in name, by a stub for reading them."""
-    import hashrobust.datasets.image_list as module
+    import hashrobust.datasets._files as module
 
-    def fake(paths: list[Path]) -> list[bytes]:
+    def fake(paths: list[Path], progress: object) -> list[bytes]:
         return [path.name.encode() for path in paths]
 
     monkeypatch.setattr(module, "inspect_files", fake)
