@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from hashrobust.cli._console import ConsoleProgress, key_value_table, print_json, stdout
 from hashrobust.cli._options import DataDir, ImageSize, Json, Plugin, Quiet, check_task
@@ -19,8 +24,13 @@ NAMED = 10
 
 
 def command(
-    name: Annotated[
-        str, typer.Argument(help="Such as digits or folder:DIR; see `hashrobust list datasets`.")
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[check] NAME",
+            help="Such as digits or folder:DIR; see `hashrobust list datasets`. With check before it, every image "
+            "is read anew.",
+        ),
     ],
     task: Annotated[str, typer.Option(help="hashing or classification: whose splits.")] = "hashing",
     download: Annotated[bool, typer.Option("--download", help="Fetch it first if it is missing.")] = False,
@@ -30,39 +40,83 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a dataset is, whether it is here, and its splits; or fetch it."""
+    """Show what a dataset is, whether it is here, and its splits; or fetch it; or check all of it."""
     from hashrobust.datasets import dataset_info, datasets, load_classification, load_dataset
     from hashrobust.datasets._info import data_folder
 
     progress = ConsoleProgress(quiet=quiet)
+    name, checks = _name(words)
     load = load_classification if check_task(task) == "classification" else load_dataset
     info = dataset_info(name, data_dir=data_dir)
     takes = datasets.parameters(name.partition(":")[0])
     if download and "download" not in takes:
         raise InputError(f"dataset '{name}' cannot be downloaded: {info.fetch}")
+    opened = partial(
+        load,
+        name,
+        data_dir=data_dir,
+        image_size=image_size,
+        progress=progress,
+        **({"download": True} if download else {}),
+    )
+    if checks:
+        if info.present is False and not download:
+            opened()  # says what fetches it
+        # An overlap is found and named case by case, where it can be waived for that.
+        _check(
+            name, partial(opened, allow_overlap=True) if "allow_overlap" in takes else opened, json, progress
+        )
+        return
     data = None
     # A plugin's dataset has no passport, and says itself what it lacks.
     if download or info.present or (info.present is None and "path" not in takes):
-        data = load(
-            name, data_dir=data_dir, image_size=image_size, **({"download": True} if download else {})
-        )
+        data = opened()
         info = dataset_info(name, data_dir=data_dir)
         if download:
             progress.say(f"{name} is in '{data_folder(data_dir)}'")
         for line in data.skipped_lines():
             progress.say(line)
-    facts = _passport(info) | (_content(data) if data is not None else {})
+    facts = passport_rows(info) | (_content(data) if data is not None else {})
     if task == "classification":
         facts["protocol"] = "official train and test sets; a tenth of each class of train to validate"
     if json:
         print_json(facts)
         return
-    stdout.print(key_value_table(name, [(key, _words(value)) for key, value in facts.items()]))
+    stdout.print(key_value_table(name, [(key, words_of(value)) for key, value in facts.items()]))
     if info.present is False:
         progress.say(f"{name} is not here: {info.fetch}")
 
 
-def _passport(info: DatasetInfo) -> dict[str, Any]:
+def _check(name: str, load: Callable[[], LabelledDataset], json: bool, progress: ConsoleProgress) -> None:
+    from hashrobust.datasets._check import check_dataset
+
+    findings = check_dataset(load, progress)
+    if json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        table = Table("check", "outcome", "found", title=f"{name}", title_justify="left")
+        for finding in findings:
+            table.add_row(finding.check, finding.outcome.upper(), escape(finding.words))
+        stdout.print(table)
+        for finding in findings:
+            for case in finding.cases[:NAMED]:
+                progress.say(f"{finding.check}: {case}")
+            if len(finding.cases) > NAMED:
+                progress.say(f"{finding.check}: and {len(finding.cases) - NAMED} more: --json names all")
+    if any(finding.outcome == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _name(words: list[str]) -> tuple[str, bool]:
+    """The dataset's name, and whether it is to be checked."""
+    checks = words[0] == "check"
+    if len(words) != 1 + checks:
+        raise InputError("name one dataset: `hashrobust data digits`, or `hashrobust data check digits`")
+    return words[-1], checks
+
+
+def passport_rows(info: DatasetInfo) -> dict[str, Any]:
+    """A dataset's passport by the names of its fields in words."""
     states = {True: "present", False: "missing", None: "name a folder"}
     return {
         "state": states[info.present],
@@ -91,7 +145,8 @@ def _content(data: LabelledDataset) -> dict[str, Any]:
     }
 
 
-def _words(value: Any) -> str:
+def words_of(value: Any) -> str:
+    """A value in a cell of a table."""
     if isinstance(value, list):
         shown = ", ".join(str(item) for item in value[:NAMED])
         return f"{len(value)}: {shown}, ..." if len(value) > NAMED else shown or "none"

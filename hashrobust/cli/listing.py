@@ -9,8 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hashrobust.cli._console import print_json, stdout
-from hashrobust.cli._options import Json, Plugin, Results
+from hashrobust.cli._console import key_value_table, print_json, stdout
+from hashrobust.cli._options import DataDir, Json, Plugin, Results
 from hashrobust.errors import InputError
 from hashrobust.registry import Registry, did_you_mean
 
@@ -32,10 +32,14 @@ def command(
         typer.Argument(help="attacks, backbones, datasets, defences, objectives, rotations, rules or runs."),
     ],
     results: Results = Path("results"),
+    data_dir: DataDir = None,
     plugin: Plugin = [],  # noqa: B006
     json: Json = False,
 ) -> None:
     """List the registered names of a kind with their descriptions, or the runs that there are."""
+    if what == "datasets":
+        _datasets(data_dir, json)
+        return
     rows = _runs(results) if what == "runs" else _components(what)
     if json:
         print_json([{"name": name, "description": text} for name, text in rows])
@@ -44,6 +48,23 @@ def command(
     for name, text in rows:
         table.add_row(escape(name), escape(text))
     stdout.print(table)
+
+
+def _datasets(data_dir: Path | None, json: bool) -> None:
+    """A dataset has more to tell: what it is, whose, by which licence, where it is looked for, what fetches it."""
+    from hashrobust.cli.data import passport_rows, words_of
+    from hashrobust.datasets import dataset_info
+
+    rows = [
+        {"name": name, "description": text} | passport_rows(dataset_info(name, data_dir=data_dir))
+        for name, text in _components("datasets")
+    ]
+    if json:
+        print_json(rows)
+        return
+    for row in rows:
+        name = row.pop("name")
+        stdout.print(key_value_table(name, [(key, words_of(value)) for key, value in row.items()]))
 
 
 def _components(what: str) -> list[tuple[str, str]]:

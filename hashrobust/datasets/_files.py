@@ -198,6 +198,28 @@ class ImageFiles:
         image = transforms.resize(image, [round(self._size * RESIZE_OVER_CROP)], InterpolationMode.BILINEAR)
         return np.array(transforms.center_crop(image, [self._size, self._size]), dtype=np.uint8)
 
+    def examine(self, progress: Progress) -> list[bytes | str]:
+        """Read and decode every file anew: for each the hash of its pixels, or (a str) what is wrong with it."""
+        with (
+            progress.track("checking", len(self), "images") as advance,
+            ThreadPoolExecutor(_threads()) as pool,
+        ):
+            found = []
+            for seen in pool.map(self._examine_one, range(len(self))):
+                found.append(seen)
+                advance(1, "")
+        return found
+
+    def _examine_one(self, image_id: int) -> bytes | str:
+        try:
+            content = (self._root / self._files[image_id]).read_bytes()
+            if content_digest(content) != self._digests[image_id]:
+                return "its content has changed since it was first read"
+            image = decode(content)
+        except Exception as error:  # readers of damaged files raise whatever they stumble over
+            return str(error) or type(error).__name__
+        return content_digest(repr(image.size).encode() + image.tobytes())
+
     def digests(self) -> list[bytes]:
         """A hash of the bytes of every file."""
         return self._digests
