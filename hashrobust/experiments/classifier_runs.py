@@ -52,7 +52,7 @@ def classify_run(
     """
     progress = progress or Silent()
     check_names(config)
-    data = load_data(config, data_dir, classify=True)
+    data = load_data(config, data_dir, classify=True, progress=progress)
     assert isinstance(data, ClassificationDataset)
     config, weights = resolve_weights(config, results)
     with torch.random.fork_rng():

@@ -57,7 +57,7 @@ def encode_run(
         StoreError: the run has no finished model, or its data has changed.
     """
     if overwrite or not folder.has(CODES):
-        data = data or load_retrieval_data(folder, data_dir)
+        data = data or load_retrieval_data(folder, data_dir, progress)
         model = model or load_any(folder).to(choose_device(device))
         folder.write_arrays(CODES, _encode_splits(model, data, progress or Silent()))
     stored = read_arrays(folder.file(CODES, made_by="index"))
@@ -142,7 +142,7 @@ def evaluate_run(
         stored: dict[str, float] = folder.read_json(METRICS, made_by="evaluate")
         return stored
     with folder.lock():
-        data = load_retrieval_data(folder, data_dir)
+        data = load_retrieval_data(folder, data_dir, progress)
         codes = encode_run(folder, data=data, device=device, progress=progress)
         query, database = codes["query"], codes["database"]
         metrics = retrieval_metrics(query.codes, database.codes, query.labels, database.labels, k=data.top_k)

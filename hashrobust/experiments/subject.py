@@ -53,7 +53,7 @@ class Subject:
         Raises:
             StoreError: the run is unfinished or damaged, or its data has changed.
         """
-        data = data or load_run_data(run, data_dir)
+        data = data or load_run_data(run, data_dir, progress)
         model = model or (load_classifier(run) if run.classifies else load_any(run))
         model = model.to(choose_device(device)).eval()
         if isinstance(model, ClassifyingModel):

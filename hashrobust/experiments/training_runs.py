@@ -86,7 +86,7 @@ def pretrain_run(
     progress = progress or Silent()
     place = choose_device(device)
     backbones[config.backbone]
-    data = load_data(config, data_dir, classify=config.protocol == "classification")
+    data = load_data(config, data_dir, classify=config.protocol == "classification", progress=progress)
     for line in data.skipped_lines():
         progress.say(line)
     with torch.random.fork_rng():
@@ -127,7 +127,7 @@ def finetune_run(
     progress = progress or Silent()
     check_names(config)
     rotation_fit(config.rotate)
-    data = load_data(config, data_dir)
+    data = load_data(config, data_dir, progress=progress)
     assert isinstance(data, RetrievalDataset)
     objective = objective_for(data, config.objective, config.bits, config.objective_params, seed=config.seed)
     defence = build_defence(config.defence, config.defence_params, seed=config.seed)
@@ -243,34 +243,44 @@ def load_trained(folder: Folder, config: RuleConfig) -> Network:
     return model
 
 
-def load_run_data(folder: Folder, data_dir: Path | None = None) -> LabelledDataset:
+def load_run_data(
+    folder: Folder, data_dir: Path | None = None, progress: Progress | None = None
+) -> LabelledDataset:
     """The dataset of a run, by the protocol of its task.
 
     Raises:
         StoreError: the data is not what the run was made with.
     """
     config = TrainingConfig.from_dict(folder.config)
-    data = load_data(config, data_dir, classify=folder.classifies)
+    data = load_data(config, data_dir, classify=folder.classifies, progress=progress)
     check_fingerprint(folder, data.fingerprint)
     return data
 
 
-def load_retrieval_data(folder: Folder, data_dir: Path | None = None) -> RetrievalDataset:
+def load_retrieval_data(
+    folder: Folder, data_dir: Path | None = None, progress: Progress | None = None
+) -> RetrievalDataset:
     """The dataset of a run that hashes.
 
     Raises:
         StoreError: the run's model is a classifier; or see `load_run_data`.
     """
-    data = load_run_data(folder, data_dir)
+    data = load_run_data(folder, data_dir, progress)
     if not isinstance(data, RetrievalDataset):
         raise StoreError(f"run '{folder.path}' holds a classifier, which has no codes: name a hashing run")
     return data
 
 
-def load_data(config: TrainingConfig, data_dir: Path | None, *, classify: bool = False) -> LabelledDataset:
+def load_data(
+    config: TrainingConfig,
+    data_dir: Path | None,
+    *,
+    classify: bool = False,
+    progress: Progress | None = None,
+) -> LabelledDataset:
     """The dataset of a configuration, by the classification or the retrieval protocol."""
     load = load_classification if classify else load_dataset
-    return load(config.dataset, data_dir=data_dir, image_size=config.image_size)
+    return load(config.dataset, data_dir=data_dir, image_size=config.image_size, progress=progress)
 
 
 def shape_of(data: LabelledDataset) -> dict[str, Any]:
