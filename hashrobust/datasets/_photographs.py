@@ -51,7 +51,8 @@ class Photographs:
             as the set gives it, {name} for its last part, {synset} for what stands before the first `_` of it.
         layouts: the files that tell that the set is here as published, by any of these.
         read: the set as published, from its folder; None: it comes as lists only.
-        remotes: what `download=True` fetches, all of it into the first folder.
+        remotes: what `download=True` fetches, all of it into the first folder; the last one brings the files of a
+            layout, so that the set is not taken for whole before.
         about: source, size, licence and what fetches it, in words.
     """
 

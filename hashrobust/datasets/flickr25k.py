@@ -66,19 +66,19 @@ FLICKR25K = Photographs(
     read=read,
     remotes=(
         Remote(
+            (f"{ADDRESS}/mirflickr25k.zip",),
+            "a23d0a8564ee84cda5622a6c2f947785",
+            3_500 * MEGABYTE,
+            ("mirflickr",),
+            unpacked_bytes=4_000 * MEGABYTE,
+        ),
+        Remote(
             (f"{ADDRESS}/{ARCHIVE}.zip",),
             "aa0138c79892b1b670184d142380948f",
             MEGABYTE,
             tuple(f"annotations/{name}.txt" for name in ANNOTATIONS),
             unpacked_bytes=10 * MEGABYTE,
             into="annotations",
-        ),
-        Remote(
-            (f"{ADDRESS}/mirflickr25k.zip",),
-            "a23d0a8564ee84cda5622a6c2f947785",
-            3_500 * MEGABYTE,
-            ("mirflickr",),
-            unpacked_bytes=4_000 * MEGABYTE,
         ),
     ),
     about={

@@ -107,13 +107,6 @@ MSCOCO = Photographs(
     read=read,
     remotes=(
         Remote(
-            ("http://images.cocodataset.org/annotations/annotations_trainval2014.zip",),
-            "0a379cfc70b0e71301e0f377548639bd",
-            GIGABYTE // 2,
-            tuple(_file(part, "2014") for part in PARTS),
-            unpacked_bytes=2 * GIGABYTE,
-        ),
-        Remote(
             ("http://images.cocodataset.org/zips/train2014.zip",),
             "0da8c0bd3d6becc4dcb32757491aca88",
             15 * GIGABYTE,
@@ -126,6 +119,13 @@ MSCOCO = Photographs(
             8 * GIGABYTE,
             ("val2014",),
             unpacked_bytes=8 * GIGABYTE,
+        ),
+        Remote(
+            ("http://images.cocodataset.org/annotations/annotations_trainval2014.zip",),
+            "0a379cfc70b0e71301e0f377548639bd",
+            GIGABYTE // 2,
+            tuple(_file(part, "2014") for part in PARTS),
+            unpacked_bytes=2 * GIGABYTE,
         ),
     ),
     about={

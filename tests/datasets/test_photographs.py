@@ -28,7 +28,7 @@ from hashrobust.datasets import (
 )
 from hashrobust.datasets._photographs import Locator, Photographs, draw
 from hashrobust.datasets._protocol import SPLITS
-from hashrobust.errors import DataError, InputError
+from hashrobust.errors import DataError, HashRobustError, InputError
 
 SETS: dict[str, Photographs] = {
     "nuswide": nuswide.NUSWIDE,
@@ -330,11 +330,12 @@ def test_malformed_annotation_numbers_are_refused(flickr: Path, line: str) -> No
         load("flickr25k", flickr.parent)
 
 
-def test_flickr25k_is_fetched_and_unpacked(
+def test_flickr25k_is_fetched_part_by_part(
     flickr: Path, site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A part that fails does not hide the others, nor is one that came fetched again."""
     remotes = []
-    for remote, folder in zip(flickr25k.FLICKR25K.remotes, ("annotations", "mirflickr"), strict=True):
+    for remote, folder in zip(flickr25k.FLICKR25K.remotes, ("mirflickr", "annotations"), strict=True):
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
             for file in sorted((flickr / folder).iterdir()):
@@ -343,10 +344,24 @@ def test_flickr25k_is_fetched_and_unpacked(
         digest = hashlib.md5(packed.getvalue()).hexdigest()
         remotes.append(replace(remote, addresses=(f"{site.address}/{remote.name}",), md5=digest))
     monkeypatch.setattr(flickr25k, "FLICKR25K", replace(flickr25k.FLICKR25K, remotes=tuple(remotes)))
+    late = site.files.pop(remotes[1].name)
+    with pytest.raises(HashRobustError, match="flickr25k could not be downloaded"):
+        load_dataset("flickr25k", data_dir=tmp_path / "new", image_size=8, download=True)
+    assert dataset_info("flickr25k", data_dir=tmp_path / "new").present is False
+    site.files = {remotes[1].name: late}
     data = load_dataset("flickr25k", data_dir=tmp_path / "new", image_size=8, download=True)
     assert data.fingerprint == load("flickr25k", flickr.parent).fingerprint
     left = sorted(path.name for path in (tmp_path / "new" / "flickr25k").iterdir())
-    assert left == ["annotations", "mirflickr"] and len(site.ranges) == 2
+    assert left == ["annotations", "mirflickr"]
+
+
+@pytest.mark.parametrize("name", ["mscoco", "flickr25k"])
+def test_what_tells_that_a_set_is_here_comes_last(name: str) -> None:
+    """Else a set of which a part is lacking would pass for whole, and the rest would never be fetched."""
+    *before, last = SETS[name].remotes
+    assert set(last.makes) in [set(layout) for layout in SETS[name].layouts]
+    files = {file for layout in SETS[name].layouts for file in layout}
+    assert not files & {made for remote in before for made in remote.makes}
 
 
 # HashNet lists
