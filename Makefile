@@ -10,8 +10,8 @@ setup: .venv/ready
 .venv/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
-	@# Independent implementations that tests compare with; what they themselves pin is not needed.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps biotorch torchattacks
+	@# Independent implementations and photographs that tests compare with; what they themselves pin is not needed.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps biotorch foolbox torchattacks
 	touch $@
 
 demo: setup

@@ -25,13 +25,21 @@ from hashrobust.errors import InputError, UnknownNameError
 
 T = TypeVar("T")
 Builder = TypeVar("Builder", bound=Callable[..., Any])
+Finder = TypeVar("Finder", bound=Callable[[str], Callable[..., Any]])
+
+
+MANY = 30
+"""Names in a message, at most; of more only the nearest are told."""
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """A suggestion for a mistyped name, followed by all known names."""
+    """A suggestion for a mistyped name, followed by all known names, or the nearest of many."""
     close = difflib.get_close_matches(name.lower(), known, n=1)
     suggestion = f"did you mean '{close[0]}'? " if close else ""
-    return f"{suggestion}known: {', '.join(known)}"
+    if len(known) <= MANY:
+        return f"{suggestion}known: {', '.join(known)}"
+    nearest = difflib.get_close_matches(name.lower(), known, n=5, cutoff=0) if close else known[:5]
+    return f"{suggestion}known: {', '.join(nearest)} and {len(known) - len(nearest)} more"
 
 
 class Registry(Generic[T]):
@@ -41,6 +49,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self._package = package
         self._builders: dict[str, Callable[..., T]] = {}
+        self._families: dict[str, Callable[[str], Callable[..., T]]] = {}
         self._complete = False
 
     def register(self, name: str) -> Callable[[Builder], Builder]:
@@ -59,6 +68,24 @@ class Registry(Generic[T]):
 
         return add
 
+    def register_family(self, prefix: str) -> Callable[[Finder], Finder]:
+        """Function decorator: `prefix:MEMBER` names the component whose class or function it finds for MEMBER.
+
+        The names of its members are not among those of the registry. The function raises UnknownNameError.
+        """
+
+        def add(find: Finder) -> Finder:
+            self._families[prefix] = find
+            return find
+
+        return add
+
+    @property
+    def families(self) -> dict[str, str]:
+        """What to write for a component of each family, and the first line of the family's documentation."""
+        self._complete_once()
+        return {f"{prefix}:NAME": _first_line(find) for prefix, find in sorted(self._families.items())}
+
     def _complete_once(self) -> None:
         if self._complete:
             return
@@ -73,8 +100,10 @@ class Registry(Generic[T]):
         return iter(sorted(self._builders))
 
     def __contains__(self, name: object) -> bool:
-        self._complete_once()
-        return name in self._builders
+        try:
+            return self[str(name)] is not None
+        except UnknownNameError:
+            return False
 
     def __getitem__(self, name: str) -> Callable[..., T]:
         """The class or function registered under `name`.
@@ -83,6 +112,9 @@ class Registry(Generic[T]):
             UnknownNameError: nothing is; the message suggests the nearest name.
         """
         self._complete_once()
+        prefix, colon, member = name.partition(":")
+        if colon and prefix in self._families:
+            return self._families[prefix](member)
         if name not in self._builders:
             raise UnknownNameError(f"unknown {self.kind} '{name}': {did_you_mean(name, list(self))}")
         return self._builders[name]
@@ -115,7 +147,11 @@ class Registry(Generic[T]):
 
     def describe(self, name: str) -> str:
         """The first line of a component's documentation."""
-        return (inspect.getdoc(self[name]) or "").split("\n", 1)[0]
+        return _first_line(self[name])
+
+
+def _first_line(component: object) -> str:
+    return (inspect.getdoc(component) or "").split("\n", 1)[0]
 
 
 def load_plugin(path: str | Path) -> None:

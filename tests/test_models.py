@@ -11,8 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hashrobust.backbones import build_backbone
-from hashrobust.backbones.torchvision import ResNet18
+from hashrobust.backbones import backbones, build_backbone
 from hashrobust.datasets import load_dataset
 from hashrobust.errors import HashRobustError, InputError, UnknownNameError
 from hashrobust.models import (
@@ -305,20 +304,78 @@ def test_weights_of_another_image_size_fit_where_the_layers_do(tmp_path: Path) -
     load_weights(HashModel("resnet20", 8, image_size=28), tmp_path / "p")
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_imagenet_weights_bring_their_normalisation(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """Stands for the ImageNet weights of resnet18."""
     from torchvision.models import resnet18
 
-    published = resnet18(weights=None).state_dict()
-    monkeypatch.setattr(ResNet18, "imagenet_state", lambda self, progress=False: published)
+    state: dict[str, Tensor] = resnet18(weights=None).state_dict()
+    monkeypatch.setattr(backbones["resnet18"], "imagenet_state", lambda self, progress=False: state)
+    return state
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_imagenet_weights_bring_their_normalisation(channels: int, published: dict[str, Tensor]) -> None:
     model = HashModel("resnet18", 8, channels=channels, mean=[0.5] * channels, std=[0.5] * channels)
     model.use_imagenet_weights()
-    mean = [0.485, 0.456, 0.406]
-    wanted = mean if channels == 3 else [sum(mean) / 3]
-    assert model.normalize.mean.flatten().tolist() == pytest.approx(wanted)
-    assert torch.equal(
-        model.backbone.get_parameter("layer1.0.conv1.weight"), published["layer1.0.conv1.weight"]
-    )
+    assert model.normalize.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert model.normalize.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, published[name])
+
+
+def with_imagenet_weights(channels: int, size: int = 40) -> HashModel:
+    torch.manual_seed(1)
+    model = HashModel("resnet18", 8, channels=channels, image_size=size)
+    model.use_imagenet_weights()
+    torch.manual_seed(2)
+    nn.init.normal_(model.head.weight)
+    return model.eval()
+
+
+def test_a_grey_image_has_the_outputs_of_the_image_repeated_in_three_channels(
+    published: dict[str, Tensor],
+) -> None:
+    grey, colour = with_imagenet_weights(1), with_imagenet_weights(3)
+    images = torch.rand(3, 1, 40, 40)
+    assert torch.equal(grey(images), colour(images.expand(-1, 3, -1, -1)))
+    assert grey.input_shape == (1, 40, 40)
+    assert grey.outputs(images).shape == (3, 8)
+
+
+def test_a_grey_model_with_weights_for_colour_comes_back(
+    published: dict[str, Tensor], tmp_path: Path
+) -> None:
+    grey = with_imagenet_weights(1)
+    save_model(grey, tmp_path / "grey")
+    images = torch.rand(3, 1, 40, 40)
+    assert torch.equal(load_model(tmp_path / "grey")(images), grey(images))
+    other = HashModel("resnet18", 8, channels=1, image_size=40).eval()
+    load_weights(other, tmp_path / "grey", head=True)
+    assert torch.equal(other(images), grey(images))
+
+
+def test_taking_over_imagenet_weights_leaves_the_random_state_alone(published: dict[str, Tensor]) -> None:
+    model = HashModel("resnet18", 8, channels=1, image_size=40)
+    before = torch.random.get_rng_state()
+    model.use_imagenet_weights()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_what_cannot_have_imagenet_weights_is_left_as_it_was() -> None:
+    model = HashModel("lenet", 8)
+    backbone = model.backbone
+    with pytest.raises(InputError, match="no ImageNet weights for LeNet"):
+        model.use_imagenet_weights()
+    assert model.backbone is backbone and len(model.normalize.mean) == 1
+
+
+def test_an_unregistered_backbone_for_grey_images_has_none_either() -> None:
+    class Own(type(build_backbone("lenet", channels=1, image_size=32))):  # type: ignore[misc]
+        pass
+
+    with pytest.raises(InputError, match="no ImageNet weights for Own"):
+        HashModel(Own(1, 32), 8).use_imagenet_weights()
 
 
 def test_small_backbones_have_no_imagenet_weights() -> None:

@@ -24,6 +24,8 @@ class Backbone(nn.Module, ABC):
     feature_dim: int
     minimum_image_size: ClassVar[int]
     imagenet_normalization: Normalization | None = None
+    imagenet_extra: ClassVar[str | None] = None
+    """The extra of this package that brings the ImageNet weights; None: they are downloaded on first use."""
 
     def __init__(self, channels: int, image_size: int) -> None:
         super().__init__()
@@ -43,14 +45,14 @@ class Backbone(nn.Module, ABC):
 
     @classmethod
     def imagenet_file(cls) -> Path | None:
-        """Where downloaded ImageNet weights lie, whether or not they are there; None if there are none."""
+        """Where its ImageNet weights lie, whether or not they are there; None if there are none."""
         return None
 
     def imagenet_state(self, *, progress: bool = False) -> dict[str, Tensor]:
-        """ImageNet weights as published, for `load_imagenet`; downloaded on first use.
+        """ImageNet weights as published, for `load_imagenet`; downloaded on first use if no extra brings them.
 
         Raises:
-            InputError: none exist for this backbone, or the download failed.
+            InputError: none exist for this backbone, or they are not here and cannot be fetched.
         """
         raise self._no_imagenet_weights()
 
@@ -66,3 +68,11 @@ class Backbone(nn.Module, ABC):
         return InputError(
             f"there are no ImageNet weights for {type(self).__name__}: pretrain it or load a weight file"
         )
+
+    def _check_colour(self) -> None:
+        """Refuse ImageNet weights for anything but colour images; a model repeats grey ones."""
+        if self.channels != 3:
+            raise InputError(
+                f"ImageNet weights of {type(self).__name__} serve colour images, or grey ones that the model "
+                f"repeats in three channels, not {self.channels}: pretrain it, or convert the images"
+            )

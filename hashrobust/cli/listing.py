@@ -73,7 +73,7 @@ def _components(what: str) -> list[tuple[str, str]]:
     if what not in HOMES:
         raise InputError(f"cannot list '{what}': {did_you_mean(what, [*HOMES, 'runs'])}")
     registry: Registry[object] = getattr(importlib.import_module(HOMES[what]), what)
-    return [(name, registry.describe(name)) for name in registry]
+    return [(name, registry.describe(name)) for name in registry] + list(registry.families.items())
 
 
 def _runs(results: Path) -> list[tuple[str, str]]:

@@ -108,7 +108,7 @@ class PretrainConfig(TrainingConfig):
     def run_name(self) -> str:
         """`<dataset>-<backbone>-[classifier-]pretrained-s<seed>-<hash8>`."""
         kind = "pretrained" if self.protocol == "retrieval" else "classifier-pretrained"
-        stem = f"{slug(self.dataset)}-{self.backbone}-{kind}-s{self.seed}"
+        stem = f"{slug(self.dataset)}-{slug(self.backbone)}-{kind}-s{self.seed}"
         return f"{stem}-{config_hash({'task': 'pretrain', **self.to_dict()})}"
 
 
@@ -140,7 +140,7 @@ class ClassifierConfig(RuleConfig):
     @property
     def run_name(self) -> str:
         """`<dataset>-<backbone>-classifier-<rule>-s<seed>-<hash8>`."""
-        stem = f"{slug(self.dataset)}-{self.backbone}-classifier-{self.rule}-s{self.seed}"
+        stem = f"{slug(self.dataset)}-{slug(self.backbone)}-classifier-{self.rule}-s{self.seed}"
         return f"{stem}-{config_hash({'task': 'classify', **self.to_dict()})}"
 
 
@@ -168,7 +168,9 @@ class FinetuneConfig(RuleConfig):
     def run_name(self) -> str:
         """`<dataset>-<backbone>-<objective>-<bits>-<rule>[+<defence>][+<rotation>]-s<seed>-<hash8>`."""
         training = "+".join([self.rule, *(part for part in (self.defence, self.rotate) if part != "none")])
-        stem = f"{slug(self.dataset)}-{self.backbone}-{self.objective}-{self.bits}-{training}-s{self.seed}"
+        stem = (
+            f"{slug(self.dataset)}-{slug(self.backbone)}-{self.objective}-{self.bits}-{training}-s{self.seed}"
+        )
         return f"{stem}-{config_hash({'task': 'finetune', **self.to_dict()})}"
 
 
@@ -227,9 +229,9 @@ def _check_threads(threads: int | None) -> None:
         raise InputError(f"threads is {threads}: give at least 1, or leave it out for torch's choice")
 
 
-def slug(dataset: str) -> str:
-    """A dataset's name as part of a folder name: `folder:/data/birds` becomes `folder-birds`."""
-    kind, colon, path = dataset.partition(":")
+def slug(name: str) -> str:
+    """A dataset's or backbone's name as part of a folder name: `folder:/data/birds` becomes `folder-birds`."""
+    kind, colon, path = name.partition(":")
     if not colon:
         return kind
     stem = "".join(letter if letter.isalnum() else "-" for letter in path.rstrip("/").rpartition("/")[2])

@@ -20,6 +20,7 @@ PACKAGES = (
     "hashrobust",
     "torch",
     "torchvision",
+    "timm",
     "faiss-cpu",
     "numpy",
     "numba",

@@ -83,6 +83,7 @@ def load_model(path: str | Path) -> HashModel | Classifier:
         )
     if isinstance(model, HashModel) and "rotation" in spec:
         model.rotate(torch.eye(model.bits), spec["rotation"])  # a place for the stored one
+    _repeat_grey_as(tensors, model)
     _load_strict(model, tensors, f"model file '{path}'")
     return model.eval()
 
@@ -105,6 +106,7 @@ def load_weights(model: Network, path: str | Path, *, head: bool = False) -> tup
                 f"weights '{path}' are of a model with {fact} {spec[fact]}, and this one has {fact} "
                 f"{model.spec[fact]}: start from weights of the same architecture"
             )
+    _repeat_grey_as(tensors, model)
     whole = any(name.startswith("backbone.") for name in tensors)
     target: nn.Module = model if whole else model.backbone
     kept = {} if head else _head_of(target)
@@ -117,6 +119,13 @@ def load_weights(model: Network, path: str | Path, *, head: bool = False) -> tup
         )
     _load_strict(target, used | kept, f"weights '{path}'")
     return tuple(sorted(set(tensors) - set(used)))
+
+
+def _repeat_grey_as(tensors: Mapping[str, Tensor], model: Network) -> None:
+    """Let the model repeat grey images as the one whose tensors these are, if that does."""
+    mean = tensors.get("normalize.mean")
+    if mean is not None and mean.numel() == 3 and model.normalize.mean.numel() == 1:
+        model.repeat_grey()
 
 
 def _head_of(module: nn.Module) -> dict[str, Tensor]:

