@@ -67,6 +67,49 @@ def test_outputs_and_both_gradients_are_those_of_the_network(
         assert _close(_gradient(copied, images), _gradient(model, images))
 
 
+@pytest.mark.parametrize("rule", ["brsf", "frsf"])
+@pytest.mark.parametrize("backbone", ["efficientnet-lite0", "mobilenet_v3_small"])
+def test_batchnorm_behind_depthwise_and_grouped_convolutions_is_folded(backbone: str, rule: str) -> None:
+    model = HashModel(backbone, 8, channels=1, image_size=32)
+    model.repeat_grey()
+    # A network this deep answers to everything alike if its factors are far from 1.
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+    nn.init.normal_(model.head.weight)
+    model.eval()
+    convert(model, rule, seed=3)
+    images = torch.rand(3, 1, 32, 32)
+    copied = attackable(model)
+    assert _norms(copied) == 0 and _norms(model) > 30
+    assert _close(copied(images), model(images))
+    redraw_feedback(model, 7)
+    redraw_feedback(copied, 7)
+    assert _close(_gradient(copied, images), _gradient(model, images))
+    with exact_gradient(model), exact_gradient(copied):
+        assert _close(_gradient(copied, images), _gradient(model, images))
+
+
+def test_a_copy_of_a_pretrained_network_has_its_codes() -> None:
+    model = HashModel("efficientnet-lite0", 32, channels=1, image_size=64)
+    if not model.backbone.imagenet_file().is_file():
+        pytest.skip("the package with the weights of efficientnet-lite0 is not installed")
+    model.use_imagenet_weights()
+    model.eval()
+    convert(model, "frsf", seed=3, scale="matched")
+    images = torch.rand(9, 1, 64, 64)
+    copied = attackable(model)
+    assert _norms(copied) == 0
+    assert torch.equal(copied(images) >= 0, model(images) >= 0)
+    found, expected = _gradient(copied, images).flatten(1), _gradient(model, images).flatten(1)
+    errors = (found - expected).norm(dim=1) / expected.norm(dim=1)
+    # In a few images rounding takes one unit over the kink of its ReLU6, in the network as often as in the copy.
+    assert float(errors.median()) < 1e-5 and float(errors.max()) < 0.1
+
+
 def test_the_network_is_left_as_it_was() -> None:
     model = _with_statistics(HashModel("resnet20", 8, channels=1, image_size=16)).train()
     convert(model, "frsf")

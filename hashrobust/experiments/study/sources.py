@@ -56,7 +56,10 @@ def check_sources(planned: Planned) -> None:
     """
     for sentence, fetched in missing_weights(planned).items():
         if not fetched:
-            raise InputError(f"{planned.study.file.path}: {sentence}")
+            study = planned.study
+            within = next(m.within for m in study.matrices if "imagenet" in m.weights)
+            line = study.file.line(("weights",), "imagenet", within=within)
+            raise InputError(f"{study.file.path}, line {line}: {sentence}")
     for source in sources(planned):
         keys = {cell.key for cell in source.cells}
         on_them = [cell for cell in planned.cells if isinstance(cell, AttackCell) and keys & set(cell.needs)]
