@@ -10,10 +10,14 @@ import typer
 
 from hashrobust.cli._console import ConsoleProgress, print_json, stdout
 from hashrobust.cli._options import Json, Quiet, split_list
+from hashrobust.errors import InputError
+from hashrobust.registry import did_you_mean
 
 WIDTH = 96
 MOST_FINDINGS = 4
 """At most so many paragraphs are printed; the others stand in summary.md."""
+
+PUBLISHED = "published"
 
 PICTURE_FOLDERS = ("training_curves", "examples")
 
@@ -39,6 +43,13 @@ def command(
     paper: Annotated[
         bool, typer.Option("--paper-table", help="Print the table that goes into a paper.")
     ] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            help="published: print numbers of papers beside ours, with what differs in their protocols; the files of "
+            "the report then hold them too."
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(
@@ -50,6 +61,8 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Gather every run into tables (CSV, Parquet, Markdown, LaTeX) and figures, or into one HTML page."""
+    from hashrobust.reports.comparison import compare as compare_with_published
+    from hashrobust.reports.comparison import comparison_frame, comparison_table
     from hashrobust.reports.filters import filter_frame
     from hashrobust.reports.findings import findings
     from hashrobust.reports.formats import to_markdown, to_rich
@@ -57,6 +70,8 @@ def command(
     from hashrobust.reports.tables import paper_table
     from hashrobust.reports.write import DEFAULT_FORMATS, shown_rows, summary_tables, write_report
 
+    if compare not in (None, PUBLISHED):
+        raise InputError(f"cannot compare with '{compare}': {did_you_mean(str(compare), [PUBLISHED])}")
     if html is not None:
         from hashrobust.reports.page import check_place, write_page
 
@@ -73,15 +88,24 @@ def command(
             metric=metric,
             filters=filters,
             formats=split_list(formats) or DEFAULT_FORMATS,
+            published=compare is not None,
         )
     if html is not None:
-        written.append(write_page(results, html, filters=filters))
+        written.append(write_page(results, html, filters=filters, published=compare is not None))
     progress = ConsoleProgress(quiet=quiet)
     unfinished = whole.attrs.get("unfinished", [])
     if unfinished:
         progress.say(f"without results and left out: {len(unfinished)}, such as {unfinished[0]}")
     for sentence in left_out:
         progress.say(sentence)
+    if compare is not None:
+        pairs = compare_with_published(frame, results)
+        if json:
+            print_json(comparison_frame(pairs).to_dict(orient="records"))
+        else:
+            stdout.print(to_rich(comparison_table(pairs)))
+        _name_files(written, progress)
+        return
     if json:
         print_json(whole.to_dict(orient="records"))
     elif paper:

@@ -15,6 +15,7 @@ from hashrobust.registry import did_you_mean
 from hashrobust.reports import labels
 from hashrobust.reports.audit_attacks import without_audits
 from hashrobust.reports.audits import audit_bars, audits_frame, audits_table
+from hashrobust.reports.comparison import compare, comparison_frame, comparison_table
 from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, training_curves
 from hashrobust.reports.filters import filter_frame
 from hashrobust.reports.findings import findings
@@ -42,9 +43,11 @@ def write_report(
     metric: str | None = None,
     filters: Sequence[str] = (),
     formats: Sequence[str] = DEFAULT_FORMATS,
+    published: bool = False,
 ) -> list[Path]:
     """Write `results.csv`, `results.parquet`, `summary.md`, `paper_table.md`, `paper_table.tex`, `worst_case.csv`,
     `worst_case.md` and figures into `output`, as far as `formats` asks for them; returns the files written.
+    With `published`, numbers of papers stand beside ours in `published.csv` and `published.md`.
 
     Attacks of audits stand in the results files, and in tables and figures of their own (see `without_audits`).
 
@@ -70,6 +73,7 @@ def write_report(
     written += _worst_cases(whole, results, output, formats)
     kinds = [name for name in ("png", "pdf", "svg") if name in formats]
     written += _audits(results, output, formats, kinds)
+    written += _published(frame, results, output, formats) if published else []
     figures, left_out = _figures(frame, results, output, kinds) if kinds else ([], [])
     if kinds and has_curves(whole):
         figures += steps_curves(without_audits(whole)[0], output / f"steps.{kinds[0]}", also=kinds[1:])
@@ -91,6 +95,7 @@ def write_report(
         for name, what in (
             ("worst_case.md", "Worst case over all attacks"),
             ("audits.md", "Audits side by side"),
+            ("published.md", "Published numbers beside ours"),
         ):
             if output / name in written:
                 page.append(f"{what}: [{name}]({name}).")
@@ -128,6 +133,17 @@ def _audits(results: Path, output: Path, formats: Sequence[str], kinds: Sequence
         written.append(write_text(to_markdown(audits_table(frame)), output / "audits.md"))
     if kinds:
         written += audit_bars(frame, output / f"audits.{kinds[0]}", also=kinds[1:])
+    return written
+
+
+def _published(frame: pd.DataFrame, results: Path, output: Path, formats: Sequence[str]) -> list[Path]:
+    """`published.md`, and `published.csv` if there is anything to compare."""
+    found = compare(frame, results)
+    written: list[Path] = []
+    if found and "csv" in formats:
+        written.append(write_frame(comparison_frame(found), output / "published.csv"))
+    if "md" in formats:
+        written.append(write_text(to_markdown(comparison_table(found)), output / "published.md"))
     return written
 
 

@@ -341,3 +341,14 @@ def test_list_backbones_holds_the_zoo_and_the_family(cli):
     rows = {row["name"]: row["description"] for row in strict_json(cli("list", "backbones", "--json").out)}
     assert {"lenet", "efficientnet-lite0", "vit_b_16", "densenet121", "timm:NAME"} <= set(rows)
     assert all(rows.values())
+
+
+def test_published_numbers_beside_ours(cli, results, tmp_path):
+    options = ["--compare", "published", "--output", tmp_path / "report", "--format", "csv,md"]
+    outcome = cli("report", results, *options)
+    assert outcome.code == 0, outcome.err
+    assert "No published number" in outcome.out
+    assert (tmp_path / "report" / "published.md").is_file()
+    assert json.loads(cli("report", results, *options, "--json", "--quiet").out) == []
+    refused = cli("report", results, "--compare", "publshed")
+    assert refused.code == 2 and "did you mean 'published'?" in refused.err

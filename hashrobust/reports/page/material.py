@@ -10,6 +10,7 @@ import pandas as pd
 
 from hashrobust.experiments import store
 from hashrobust.reports.audit_attacks import without_audits
+from hashrobust.reports.comparison import compare
 from hashrobust.reports.filters import filter_frame
 from hashrobust.reports.findings import findings
 from hashrobust.reports.frame import results_frame
@@ -43,8 +44,8 @@ class Material:
     sources: Sources
 
 
-def gather(results: Path, filters: Sequence[str] = ()) -> Material:
-    """Read a folder of runs.
+def gather(results: Path, filters: Sequence[str] = (), *, published: bool = False) -> Material:
+    """Read a folder of runs; with `published`, numbers of papers too.
 
     Raises:
         InputError: a filter that names no column or leaves nothing.
@@ -70,6 +71,7 @@ def gather(results: Path, filters: Sequence[str] = ()) -> Material:
         tables.means_table(found, sources),
         tables.worst_table(cases, of_runs, sources),
         tables.audits_table(audits, sources),
+        tables.published_table(compare(shown, results), sources) if published else None,
         tables.results_table(whole, of_runs, sources),
     )
     return Material(

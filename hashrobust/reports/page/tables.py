@@ -13,6 +13,7 @@ import pandas as pd
 
 from hashrobust.reports import labels
 from hashrobust.reports.audit_attacks import PART
+from hashrobust.reports.comparison import COLUMNS, NOTES, Comparison, comparison_cells
 from hashrobust.reports.page.depth import Audited
 from hashrobust.reports.page.epsilon import gap, gap_spread
 from hashrobust.reports.page.groups import (
@@ -34,6 +35,7 @@ Entries = Sequence[tuple[dict[str, str], list[str]]]
 _WORDS = {
     *("task", "setting", "rule", "attack", "score", "epsilon", "seed", "steps x starts"),
     *("part of an audit", "won most often", "verdict", "audit", "checks that failed"),
+    *("ours", "published by", "match", "what differs (ours / theirs)"),
 }
 _AROUND = {"epsilon": "epsilon {}", "seed": "seed {}", "score": "{} in percent", "attack": "attack {}"}
 _FILTERED = ("task", "setting", "rule", "attack", "epsilon", "score", "verdict")
@@ -260,6 +262,15 @@ def audits_table(audits: Sequence[Audited], sources: Sources) -> PageTable | Non
         entries.append((cells, [f"{audit.run}/audits/{audit.name}"]))
     notes = ["PASS: the worst-case number can be quoted. It does not say that the number is high."]
     return table("audits", "Audits", entries, sources, notes)
+
+
+def published_table(found: Sequence[Comparison], sources: Sources) -> PageTable | None:
+    """Published numbers beside ours, with what differs in their protocols."""
+    entries = [
+        (dict(zip(COLUMNS, comparison_cells(pair), strict=True)), [str(pair.ours.row["folder"])])
+        for pair in found
+    ]
+    return table("published", "Published numbers beside ours", entries, sources, NOTES)
 
 
 def _headline(numbers: Row, kind: str, end: str = "") -> Any:

@@ -20,15 +20,15 @@ SCRIPTS = ("dom.js", "theme.js", "sources.js", "tables.js", "figures.js", "galle
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
-def write_page(results: Path, path: Path, *, filters: Sequence[str] = ()) -> Path:
-    """Write all results of a folder as one self-contained HTML file.
+def write_page(results: Path, path: Path, *, filters: Sequence[str] = (), published: bool = False) -> Path:
+    """Write all results of a folder as one self-contained HTML file; with `published`, numbers of papers beside ours.
 
     Raises:
         InputError: a place that is a folder or lies in none, or a filter that leaves nothing.
         StoreError: nothing is finished in `results`, a file is damaged, or the place is not writable.
     """
     check_place(path)
-    page = _page(gather(results, filters))
+    page = _page(gather(results, filters, published=published))
     try:
         with store.writing(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
