@@ -16,7 +16,9 @@ from hashrobust.cli import (
     check,
     data,
     evaluate,
+    export,
     finetune,
+    importing,
     index,
     listing,
     pretrain,
@@ -52,6 +54,8 @@ app.command("study")(study.command)
 app.command("report")(report.command)
 app.command("list")(listing.command)
 app.command("data")(data.command)
+app.command("export")(export.command)
+app.command("import")(importing.command)
 app.command("verify")(verify.command)
 app.command("check")(check.command)
 

@@ -77,11 +77,13 @@ def _components(what: str) -> list[tuple[str, str]]:
 
 
 def _runs(results: Path) -> list[tuple[str, str]]:
-    from hashrobust.experiments.store import list_runs
+    from hashrobust.experiments.store import FOREIGN, list_runs
 
     rows = []
     for run in list_runs(results):
         state = "trained" if run.has("model.safetensors", "history.csv") else "unfinished"
+        if run.config.get("task") == FOREIGN:
+            state = "imported"
         attacks = [attack for attack in run.attacks() if attack.has("metrics.json")]
         rows.append((run.name, f"{run.config.get('task')}, {state}, {len(attacks)} attacks"))
     return rows

@@ -16,7 +16,8 @@ from hashrobust.errors import InputError, StoreError
 from hashrobust.experiments.config import slug
 from hashrobust.experiments.environment import choose_device, record_environment
 from hashrobust.experiments.files import file_digest
-from hashrobust.experiments.store import FOREIGN, Folder, config_hash
+from hashrobust.experiments.imported_runs import load_imported
+from hashrobust.experiments.store import EXPORTED, FOREIGN, Folder, config_hash
 from hashrobust.experiments.training_runs import load_run
 from hashrobust.models import (
     Classifier,
@@ -123,6 +124,8 @@ def load_foreign(run: Folder) -> Hasher | ClassifyingModel:
     """
     config = run.config
     name = str(config["model"])
+    if name == EXPORTED:
+        return load_imported(run)
     if name.startswith(PYTHON):
         raise StoreError(
             f"run '{run.path}' is of a model that was given in Python: audit it from there, by hashrobust.audit"

@@ -44,6 +44,8 @@ CLASSIFY = "classify"
 """The task of a run that trained a classifier by a rule, as `finetune` is that of a hashing model's."""
 FOREIGN = "foreign"
 """The task of a run whose model was made elsewhere."""
+EXPORTED = "export"
+"""The `model` of such a run if it came as an export, which the run folder then holds."""
 AT_EPOCH = "@epoch-"
 """Between a run's name and the epoch at which it was taken."""
 
@@ -116,7 +118,7 @@ class Folder:
     def command(self) -> str:
         """The command that makes the folder: finetune, pretrain or attack."""
         task = str(self.config.get("task", "attack"))
-        return "finetune --task classification" if task == CLASSIFY else task
+        return {CLASSIFY: "finetune --task classification", FOREIGN: "import"}.get(task, task)
 
     @property
     def classifies(self) -> bool:

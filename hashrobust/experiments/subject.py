@@ -16,7 +16,7 @@ from hashrobust.experiments.files import file_digest
 from hashrobust.experiments.foreign_runs import load_any
 from hashrobust.experiments.measures import MEASURES, Measure
 from hashrobust.experiments.retrieval_runs import CODES, StoredCodes, encode_run
-from hashrobust.experiments.store import CONFIG, FOREIGN, Folder
+from hashrobust.experiments.store import CONFIG, Folder
 from hashrobust.experiments.training_runs import load_run_data
 from hashrobust.experiments.weights import MODEL
 from hashrobust.metrics import leave_one_out_average_precision
@@ -77,7 +77,7 @@ class Subject:
         stored of a model made elsewhere."""
         if self.codes:
             return file_digest(self.folder.file(CODES, made_by="index"))
-        name = CONFIG if self.folder.config["task"] == FOREIGN else MODEL
+        name = MODEL if self.folder.has(MODEL) else CONFIG
         return file_digest(self.folder.file(name, made_by=self.folder.command))
 
     def answers(self, images: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from hashrobust.models.network import (
     frozen,
     sign,
 )
+from hashrobust.models.source import plain_source
 
 Hasher = HashModel | ForeignModel
 """A model whose outputs are hashed."""
@@ -36,6 +37,7 @@ __all__ = [
     "load_model",
     "load_tensors",
     "load_weights",
+    "plain_source",
     "save_model",
     "save_tensors",
     "sign",

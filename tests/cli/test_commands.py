@@ -352,3 +352,29 @@ def test_published_numbers_beside_ours(cli, results, tmp_path):
     assert json.loads(cli("report", results, *options, "--json", "--quiet").out) == []
     refused = cli("report", results, "--compare", "publshed")
     assert refused.code == 2 and "did you mean 'published'?" in refused.err
+
+
+def test_a_model_is_exported_and_imported(cli, results, tmp_path):
+    place = tmp_path / "export"
+    outcome = cli("export", "digits-lenet-dpsh", "--to", place, "--feedback", "--results", results)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.strip() == str(place) and "0 real images" in outcome.err
+    assert "(rule: " in (place / "README.md").read_text()
+    again = cli("export", "digits-lenet-dpsh", "--to", place, "--results", results)
+    assert again.code == 2 and "--overwrite" in again.err
+    told = cli(
+        "export", "digits-lenet-dpsh", "--to", place, "--overwrite", "--json", "-q", "--results", results
+    )
+    assert json.loads(told.out)["checked"]["model.py"]["differ"] == 0 and told.err == ""
+
+    imported = cli("import", place, "--results", results)
+    assert imported.code == 0, imported.err
+    assert "without feedback" not in imported.out and "cannot be followed here" in imported.err
+    run = imported.out.strip()
+    assert (
+        cli("evaluate", run, "--brief").out
+        == cli("evaluate", "digits-lenet-dpsh", "--brief", "--results", results).out
+    )
+    assert "foreign, imported" in cli("list", "runs", "--results", results).out
+    refused = cli("import", results)
+    assert refused.code == 2 and "is no export" in refused.err and "Traceback" not in refused.err

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from hashrobust.experiments.store import AT_EPOCH, CLASSIFY
+from hashrobust.experiments.store import AT_EPOCH, CLASSIFY, EXPORTED
 
 _OF_STORE = {"format", "task", "weights_digest", "surrogate_digest", "control_digest", "epoch"}
 _OWN = {"objective_params": "--param", "defence_params": "--defence-param", "params": "--param"}
@@ -17,7 +17,8 @@ def run_command(name: str, config: Mapping[str, Any], results: str) -> str:
     """The command line that makes a run, or a remark where none does."""
     task = str(config.get("task", "finetune"))
     if task == "foreign":
-        return f"# a model made elsewhere: {config.get('model')}"
+        imported = config.get("model") == EXPORTED
+        return "# imported from an export" if imported else f"# a model made elsewhere: {config.get('model')}"
     options = dict(config)
     words = ["hashrobust", "pretrain" if task == "pretrain" else "finetune"]
     if task == CLASSIFY or options.pop("protocol", None) == "classification":

@@ -1,0 +1,57 @@
+"""`hashrobust export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hashrobust.cli._console import ConsoleProgress, print_json
+from hashrobust.cli._options import DataDir, Json, Overwrite, Plugin, Quiet, Results, Run
+
+
+def command(
+    run: Run,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to write.", show_default="exports/<run's name>")
+    ] = None,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="An ONNX file as well; needs hashrobust\\[onnx].")
+    ] = False,
+    feedback: Annotated[
+        bool,
+        typer.Option(
+            "--feedback", help="What the rule drew goes along, so that `import` restores the rule's gradient."
+        ),
+    ] = False,
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    plugin: Plugin = [],  # noqa: B006
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run's model as a folder to share: weights, source and model card, loaded without hashrobust."""
+    from hashrobust.experiments.exports import export_run
+    from hashrobust.experiments.store import find_run
+    from hashrobust.reports.card import model_card
+
+    progress = ConsoleProgress(quiet=quiet)
+    folder = find_run(run, results)
+    place = to or Path("exports") / folder.name
+    description = export_run(
+        folder,
+        place,
+        card=model_card,
+        onnx=onnx,
+        feedback=feedback,
+        data_dir=data_dir,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    if json:
+        print_json({"folder": str(place), **description})
+    else:
+        print(place)
+    progress.say(f"read {place / 'README.md'} before you share it; back again: hashrobust import {place}")

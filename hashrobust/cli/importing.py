@@ -1,0 +1,32 @@
+"""`hashrobust import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hashrobust.cli._console import ConsoleProgress
+from hashrobust.cli._options import DataDir, Device, Plugin, Quiet, Results
+
+
+def command(
+    directory: Annotated[Path, typer.Argument(help="A folder that `hashrobust export` wrote.")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Where its data are here, such as folder:DIR.", show_default="as it was trained"),
+    ] = None,
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    plugin: Plugin = [],  # noqa: B006
+    quiet: Quiet = False,
+) -> None:
+    """Take an exported model back as a run that can be evaluated, attacked and audited; no code of it is run."""
+    from hashrobust.experiments.imported_runs import import_run
+
+    progress = ConsoleProgress(quiet=quiet)
+    run = import_run(directory, results, dataset=dataset, data_dir=data_dir, device=device, progress=progress)
+    print(run.path)
+    progress.say(f"next: hashrobust evaluate {run.path}")
