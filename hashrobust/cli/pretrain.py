@@ -80,8 +80,10 @@ def command(
         if not json:
             print(folder.path)
     to = " --task classification" if task == "classification" else ""
+    size = "" if image_size is None else f" --image-size {image_size}"
     progress.say(
-        f"next: hashrobust finetune{to} --dataset {dataset} --weights {folders[-1].path}/model.safetensors"
+        f"next: hashrobust finetune{to} --dataset {dataset}{size} --backbone {backbone} "
+        f"--weights {folders[-1].path}/model.safetensors"
     )
     if json:
         print_json(

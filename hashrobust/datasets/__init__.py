@@ -7,7 +7,7 @@ from typing import Any
 
 from hashrobust.datasets._base import ClassificationDataset, LabelledDataset, RetrievalDataset, Split
 from hashrobust.datasets._info import INFO, DatasetInfo, data_folder
-from hashrobust.errors import InputError
+from hashrobust.errors import InputError, UnknownNameError
 from hashrobust.progress import Progress
 from hashrobust.registry import Registry
 
@@ -29,12 +29,22 @@ datasets: Registry[LabelledDataset] = Registry("dataset", "hashrobust.datasets")
 def _parse(name: str) -> tuple[str, str | None]:
     """A dataset's name as its registered kind and the path after the colon, if any."""
     kind, colon, path = name.partition(":")
+    _check_kind(kind)
     takes_path = "path" in datasets.parameters(kind)
     if takes_path and not path:
         raise InputError(f"dataset '{name}' lacks its folder: write '{kind}:FOLDER'")
     if colon and not takes_path:
         raise InputError(f"dataset '{kind}' takes no folder: write '{kind}' without the colon")
     return kind, path or None
+
+
+def _check_kind(name: str) -> None:
+    """Tell whoever names a folder how folders are named."""
+    if name not in datasets and Path(name).is_dir():
+        raise UnknownNameError(
+            f"unknown dataset '{name}', which is a folder here: write folder:{name} if it holds a folder of images for "
+            f"each class, list:{name} if it holds lists"
+        )
 
 
 def load_dataset(
@@ -117,6 +127,7 @@ def dataset_info(name: str, *, data_dir: str | Path | None = None) -> DatasetInf
         UnknownNameError: no such dataset.
     """
     kind, _, path = name.partition(":")
+    _check_kind(kind)
     summary = datasets.describe(kind)
     if kind not in INFO:
         return DatasetInfo(name, summary, "", "", "", "", (), None)

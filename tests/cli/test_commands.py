@@ -378,3 +378,24 @@ def test_a_model_is_exported_and_imported(cli, results, tmp_path):
     assert "foreign, imported" in cli("list", "runs", "--results", results).out
     refused = cli("import", results)
     assert refused.code == 2 and "is no export" in refused.err and "Traceback" not in refused.err
+
+
+def test_the_command_that_pretraining_names_next_works(cli, tmp_path):
+    first = [
+        "--backbone",
+        "resnet20",
+        "--image-size",
+        8,
+        "--epochs",
+        1,
+        "--threads",
+        1,
+        "--results",
+        tmp_path,
+    ]
+    outcome = cli("pretrain", *first)
+    assert outcome.code == 0, outcome.err
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("next: hashrobust ")]
+    words = line.removeprefix("next: hashrobust ").split()
+    done = cli(*words, "--epochs", 1, "--threads", 1, "--results", tmp_path, "--bits", 8)
+    assert done.code == 0, done.err

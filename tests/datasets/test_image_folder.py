@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
-from hashrobust.datasets import RetrievalDataset, load_dataset
+from hashrobust.datasets import RetrievalDataset, dataset_info, load_dataset
 from hashrobust.datasets._files import decode
 from hashrobust.datasets._protocol import SPLITS
 from hashrobust.datasets.image_folder import class_sizes
-from hashrobust.errors import DataError, InputError
+from hashrobust.errors import DataError, InputError, UnknownNameError
 
 
 def fill(root: Path, save_image, **counts: int) -> None:  # type: ignore[no-untyped-def]
@@ -242,3 +242,15 @@ def test_a_file_that_vanishes_later_is_named(tmp_path: Path, save_image) -> None
     (tmp_path / data.query.path(0)).unlink()
     with pytest.raises(DataError, match=data.query.path(0)):
         data.query.load([0])
+
+
+def test_a_folder_without_its_kind_is_told_how_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for ask in (load_dataset, dataset_info):
+        with pytest.raises(UnknownNameError, match="which is a folder here: write folder:photos if"):
+            ask("photos")
+        with pytest.raises(UnknownNameError, match="unknown dataset 'elsewhere': known: "):
+            ask("elsewhere")
