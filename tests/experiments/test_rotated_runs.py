@@ -15,12 +15,16 @@ from hashrobust.experiments.attack_runs import attack_run
 from hashrobust.experiments.audit.plan import AuditConfig
 from hashrobust.experiments.audit.runs import audit_run
 from hashrobust.experiments.config import AttackConfig, FinetuneConfig
+from hashrobust.experiments.exports import export_run
+from hashrobust.experiments.foreign_runs import load_any
+from hashrobust.experiments.imported_runs import import_run
 from hashrobust.experiments.matching import match_epochs
 from hashrobust.experiments.retrieval_runs import evaluate_run, index_run
 from hashrobust.experiments.store import Folder
 from hashrobust.experiments.training_runs import finetune_run, load_run
 from hashrobust.models import load_tensors
 from hashrobust.progress import Silent
+from hashrobust.reports.card import model_card
 from hashrobust.retrieval import unpack
 from hashrobust.rotations import quantization_error
 from hashrobust.rules import rule_of
@@ -137,3 +141,15 @@ def test_an_unknown_rotation_leaves_no_folder(small: Any, tmp_path: Path) -> Non
     with pytest.raises(UnknownNameError, match="unknown rotation 'pca'"):
         finetune_run(small.finetune(rotate="pca"), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@rotated
+def test_a_rotation_goes_along_when_a_model_is_shared(
+    twins: dict[str, Folder], tmp_path: Path, name: str
+) -> None:
+    export_run(twins[name], tmp_path / "export", card=model_card, feedback=True)
+    taken = import_run(tmp_path / "export", tmp_path / "results")
+    images = load_dataset("digits", image_size=16).query.images
+    again, own = load_any(taken), load_run(twins[name])
+    assert torch.equal(again.encode(images), own.encode(images)) and rule_of(again) == "frsf"
+    assert not torch.equal(again.encode(images), load_run(twins["none"]).encode(images))

@@ -1,4 +1,4 @@
-"""The tables of mAP (targeted: t-mAP) against gradient evaluations, and of the step sizes of a preset that fails.
+"""The tables of mAP (targeted: t-mAP) against gradient evaluations, and of other settings where a preset fails.
 
 python table.py RESULTS
 """
@@ -13,6 +13,8 @@ import pandas as pd
 from hashrobust.reports.frame import results_frame
 
 EPSILONS = (8 / 255, 32 / 255)
+TRIED = ("step_size", "learning_rate", "bounded")
+"""Parameters that were varied where a preset does not come near theory."""
 
 
 def label(row: pd.Series) -> str:
@@ -29,10 +31,10 @@ def percent(rows: pd.DataFrame, column: str) -> str:
 
 
 def main(results: Path) -> None:
-    """Print the tables in Markdown: the settings as they are, and the step sizes of a grid."""
+    """Print the tables in Markdown: the settings as they are, and what else was tried."""
     frame = results_frame(results)
     frame = frame[frame["attack"] != "none"]
-    grid = frame.get("params.step_size", pd.Series(index=frame.index, dtype=float)).notna()
+    grid = frame[[f"params.{name}" for name in TRIED if f"params.{name}" in frame]].notna().any(axis=1)
     print_settings(frame[~grid].copy())
     print_grid(frame[grid])
 
@@ -40,13 +42,11 @@ def main(results: Path) -> None:
 def print_settings(frame: pd.DataFrame) -> None:
     """One row an attack and setting."""
     frame["label"] = [label(row) for _, row in frame.iterrows()]
+    # Evaluations are means over images; those that finish early take fewer than were granted.
+    granted = frame["steps"] * (frame["gradient_evaluations"] / frame["steps"]).round()
     frame["cost"] = [
-        f"{row['budget']:.0f} queries" if row["budget"] > 0 else f"{row['steps'] * row['descents']:.0f}"
-        for _, row in frame.assign(
-            descents=frame["gradient_evaluations"] / frame["steps"], budget=frame.get("budget")
-        )
-        .round({"descents": 0})
-        .iterrows()
+        f"{budget:.0f} queries" if budget > 0 else f"{gradients:.0f}"
+        for budget, gradients in zip(frame["budget"], granted.fillna(0), strict=True)
     ]
     frame["order"] = frame["steps"].fillna(frame["budget"])
     print("| attack | settings | gradients | 8/255 | 32/255 | theory |\n|---|---|--:|--:|--:|--:|")
@@ -58,11 +58,14 @@ def print_settings(frame: pd.DataFrame) -> None:
 
 
 def print_grid(frame: pd.DataFrame) -> None:
-    """One row a step size, in 255ths."""
-    print("\n| attack | step size x 255 | epsilon x 255 | mAP |\n|---|--:|--:|--:|")
-    for _, row in frame.sort_values("params.step_size").iterrows():
-        step, epsilon = (255 * row[name] for name in ("params.step_size", "epsilon"))
-        print(f"| {label(row)} | {step:.3g} | {epsilon:.3g} | {100 * row['map']:.1f} |")
+    """One row a value that was tried."""
+    print("\n| attack | tried | value | epsilon x 255 | mAP or t-mAP |\n|---|---|--:|--:|--:|")
+    for _, row in frame.sort_values("attack").iterrows():
+        name = next(name for name in TRIED if not pd.isna(row.get(f"params.{name}")))
+        score = row["t_map"] if row["goal"] == "targeted" else row["map"]
+        print(
+            f"| {label(row)} | {name} | {row[f'params.{name}']} | {255 * row['epsilon']:.3g} | {100 * score:.1f} |"
+        )
 
 
 if __name__ == "__main__":
