@@ -1,4 +1,4 @@
-"""A network written down as a Python file of its own, which needs torch alone."""
+"""A network written down as a Python file of its own, which needs torch alone, or torch and torchvision."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _PLACE = {"device", "dtype"}
 
 _FILE = '''"""{title}
 
-Written down by hashrobust from the network as it answers in eval mode; needs torch alone. The tensors are named as in
-model.safetensors, see example.py.
+Written down by hashrobust from the network as it answers in eval mode; needs {needs} alone. The tensors are named as
+in model.safetensors, see example.py.
 """
 
 {imports}
@@ -32,10 +32,11 @@ def layers() -> dict[str, nn.Module]:
     }}
 
 
-SHAPES: dict[str, tuple[int, ...]] = {{
-{shapes}
-}}
-"""Of the tensors that belong to no layer."""
+def tensors() -> dict[str, torch.Tensor]:
+    """What belongs to no layer, not filled in yet, by name."""
+    return {{
+{tensors}
+    }}
 
 
 class Model(nn.Module):
@@ -46,9 +47,9 @@ class Model(nn.Module):
         for name, layer in layers().items():
             holder, last = self._holder(name)
             holder.add_module(last, layer)
-        for name, shape in SHAPES.items():
+        for name, tensor in tensors().items():
             holder, last = self._holder(name)
-            holder.register_buffer(last, torch.zeros(shape))
+            holder.register_buffer(last, tensor)
 
     def _holder(self, name: str) -> tuple[nn.Module, str]:
         """The module that holds what has this dotted name, and the last part of the name."""
@@ -85,7 +86,7 @@ def plain_source(network: Network) -> str:
     names = list(dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module"))
     written = {name: _constructor(network, name, plain.get_submodule(name)) for name in names}
     loose = {
-        name: tuple(tensor.shape)
+        name: f"torch.zeros({tuple(tensor.shape)}, dtype={tensor.dtype})"
         for name, tensor in plain.state_dict().items()
         if name.rpartition(".")[0] not in _holders(plain, names)
     }
@@ -99,9 +100,10 @@ def plain_source(network: Network) -> str:
     what = "z (batch, bits), whose signs are the code" if network.kind == "hash" else "the logits of classes"
     return _FILE.format(
         title=f"{network.spec['backbone']} for images of {channels} x {height} x {width} (channels, height, width).",
+        needs=" and ".join(sorted({"torch", *(line.split()[1].partition(".")[0] for line in imports)})),
         imports="\n".join(["import torch", *imports, "from torch import nn", ""]),
         layers="\n".join(f"        {name!r}: {call}," for name, call in written.items()),
-        shapes="\n".join(f"    {name!r}: {shape}," for name, shape in loose.items()),
+        tensors="\n".join(f"        {name!r}: {call}," for name, call in loose.items()),
         summary=f"Images in [0, 1] to {what}.",
         forward="Of images (batch, channels, height, width) in [0, 1].",
         body=body,

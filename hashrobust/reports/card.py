@@ -94,9 +94,9 @@ def _use(description: Mapping[str, Any]) -> str:
         else f"The class is the largest of its logits: {', '.join(description['classes'])}."
     )
     return (
-        "`python example.py` in this folder loads it with torch and safetensors alone (`model.py` is the network, "
-        f"written down as it answers in eval mode). {answer}\n\n`hashrobust import` makes a run of it that can be "
-        "evaluated, attacked and audited."
+        "`python example.py` in this folder loads it without hashrobust: with safetensors and what `model.py` imports, "
+        f"which is the network written down as it answers in eval mode. {answer}\n\n"
+        "`hashrobust import` makes a run of it that can be evaluated, attacked and audited."
     )
 
 

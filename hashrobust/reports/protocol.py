@@ -133,12 +133,13 @@ def _of_classifiers(run: Folder) -> dict[str, Any]:
 
 def _of_hashing(run: Folder, config: Mapping[str, Any]) -> dict[str, Any]:
     k = run.read_json("metrics.json", made_by="evaluate").get("k") if run.has("metrics.json") else None
-    penalty = config.get("objective_params", {}).get("quantization_weight")
+    weight = config.get("objective_params", {}).get("quantization_weight")
+    penalty = f"the objective's penalty, weight {'its default' if weight is None else f'{weight:g}'}"
+    rotation = config.get("rotate", "none")
     return {
         "objective": config.get("objective"),
         "bits": config.get("bits"),
-        "quantisation": "the objective's penalty, weight "
-        + ("its default" if penalty is None else f"{penalty:g}"),
+        "quantisation": penalty if rotation == "none" else f"{penalty}; rotated by {rotation} after training",
         "split": _sizes(run),
         "measure": None if k is None else f"mAP@{k:.0f} over relevant items retrieved, ties in expectation",
     }

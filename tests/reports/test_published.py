@@ -110,6 +110,12 @@ def test_only_equality_of_every_fact_is_a_match(retrieval: Path, attack: str) ->
     assert not match({**ours.protocol, "warm-up": "5 epochs"})
 
 
+def test_a_rotation_is_part_of_the_protocol(tmp_path: Path, make: dict[str, Any]) -> None:
+    root = tmp_path / "results"
+    make["run"](root, "bp", 0, dataset="cifar10", backbone="alexnet", rotate="itq")
+    assert "rotated by itq after training" in str(ours_of(root, "none").protocol["quantisation"])
+
+
 def test_an_equal_number_is_no_match(retrieval: Path) -> None:
     ours = ours_of(retrieval, "none")
     twin = Published(source="a twin", asked=ours.asked, value=ours.value, protocol={"bits": 32})

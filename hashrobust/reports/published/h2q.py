@@ -24,7 +24,7 @@ SPLITS = {
     "imagenet100": "13000 train, 2500 query, 2500 validation images, HashNet lists",
 }
 QUANTISATIONS = {
-    "(lambda=0)": "none in training or after it",
+    "(lambda=0)": "no penalty, outputs without tanh, no rotation",
     "+lambda": "the objective's penalty, its weight chosen among several",
     "+HSWD": "HSWD penalty of weight 0.1",
     "+ITQ": "rotated by ITQ after training",
