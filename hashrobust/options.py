@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from hashrobust.errors import InputError
@@ -22,6 +23,60 @@ def added(default: Any) -> Any:
     """A field that configurations got later: left out of what is stored, and so of the names of folders,
     while it has its default, so that older folders keep their names."""
     return field(default_factory=lambda: copy(default), metadata={"added": default})
+
+
+BACKPROPAGATION = "bp"
+ALL_LAYERS = "*"
+"""All that a learning rule can convert."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training: the learning rule, and the last epoch that it holds for (None: to the end)."""
+
+    rule: str
+    until: int | None = None
+
+
+def parse_stages(text: str, epochs: int | None = None) -> tuple[Stage, ...]:
+    """`frsf`, or `bp@5,frsf`: by bp up to epoch 5, by frsf after it; any number of stages.
+
+    Raises:
+        InputError: a malformed text, epochs that do not ascend, the same rule twice in a row, or a last stage that
+            would begin after all `epochs`.
+    """
+    *switched, last = text.split(",")
+    stages: list[Stage] = []
+    for part in switched:
+        rule, _, epoch = part.partition("@")
+        until = int(epoch) if epoch.isascii() and epoch.isdigit() else 0
+        if not rule or until <= (stages[-1].until or 0 if stages else 0):
+            raise InputError(
+                f"rule '{text}' is malformed at '{part}': write each rule but the last with the epoch that it ends "
+                "with, ascending, such as bp@5,frsf"
+            )
+        stages.append(Stage(rule, until))
+    if not last or "@" in last:
+        raise InputError(f"rule '{text}' has no last stage without an epoch: write it like bp@5,frsf")
+    stages.append(Stage(last))
+    for before, after in pairwise(stages):
+        if before.rule == after.rule:
+            raise InputError(f"rule '{text}' switches from {after.rule} to itself: name it once")
+    begins = stages[-2].until or 0 if len(stages) > 1 else 0
+    if epochs is not None and begins >= epochs:
+        raise InputError(
+            f"rule '{text}' never comes to {last}, as there are {epochs} epochs: give more, or switch earlier"
+        )
+    return tuple(stages)
+
+
+def own_feedback(rule: str, layers: str = ALL_LAYERS) -> str:
+    """How an attacker names the feedback of a run trained by `rule`, in `rule:NAME`: that of its last stage, as
+    `frsf`, or `frsf:backbone.*` where only some layers follow it (patterns joined by +)."""
+    last = parse_stages(rule)[-1].rule
+    if last == BACKPROPAGATION or layers == ALL_LAYERS:
+        return last
+    return f"{last}:{layers.replace(',', '+')}"
 
 
 @dataclass(frozen=True, kw_only=True)

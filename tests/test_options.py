@@ -3,9 +3,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hashrobust.errors import InputError
-from hashrobust.options import AUGMENTATIONS, OPTIMIZERS, SCHEDULES, TrainingOptions
+from hashrobust.options import (
+    AUGMENTATIONS,
+    OPTIMIZERS,
+    SCHEDULES,
+    Stage,
+    TrainingOptions,
+    own_feedback,
+    parse_stages,
+)
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"epochs": 0}, "epochs is 0"),
@@ -38,3 +48,21 @@ def test_values_out_of_range_are_refused_by_name(values: dict[str, Any], message
 def test_every_named_choice_is_taken(optimizer: str, schedule: str, augment: str) -> None:
     options = TrainingOptions(optimizer=optimizer, schedule=schedule, augment=augment)
     assert (options.optimizer, options.schedule, options.augment) == (optimizer, schedule, augment)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["bp", "fa", "usf", "my-rule_2"]), st.integers(1, 40)), min_size=1))
+def test_stages_are_read_as_they_were_written(wanted: list[tuple[str, int]]) -> None:
+    stages: list[Stage] = []
+    for rule, epochs in wanted:
+        if not stages or stages[-1].rule != rule:
+            stages.append(Stage(rule, epochs + ((stages[-1].until or 0) if stages else 0)))
+    begins = stages[-2].until if len(stages) > 1 else 0
+    stages[-1] = Stage(stages[-1].rule)
+    text = ",".join(stage.rule if stage.until is None else f"{stage.rule}@{stage.until}" for stage in stages)
+    assert list(parse_stages(text)) == stages == list(parse_stages(text, (begins or 0) + 1))
+    if begins:
+        with pytest.raises(InputError, match="never comes to"):
+            parse_stages(text, begins)
+    assert own_feedback(text) == stages[-1].rule
+    own = own_feedback(text, "head,conv*")
+    assert own == ("bp" if stages[-1].rule == "bp" else f"{stages[-1].rule}:head+conv*")

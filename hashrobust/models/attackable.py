@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from hashrobust.models.network import Network, frozen
-from hashrobust.rules import FeedbackLayer, Folding
+from hashrobust.rules import ConvertedLayer, FeedbackLayer, Folding
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
@@ -49,7 +49,7 @@ class _Tracer(fx.Tracer):
     """Looks into every module but those of torch and those with feedback."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, FeedbackLayer) or super().is_leaf_module(module, name)
+        return isinstance(module, ConvertedLayer) or super().is_leaf_module(module, name)
 
 
 def _pairs(network: nn.Module) -> list[tuple[str, str]]:
@@ -77,7 +77,7 @@ def _pairs(network: nn.Module) -> list[tuple[str, str]]:
 
 
 def _is_convolution(module: nn.Module) -> bool:
-    known = type(module) in _CONVOLUTIONS or isinstance(module, FeedbackLayer)
+    known = type(module) in _CONVOLUTIONS or isinstance(module, ConvertedLayer)
     return known and isinstance(module, _CONVOLUTIONS) and not _has_hooks(module)
 
 

@@ -1,7 +1,7 @@
 """Learning rules: which feedback weight V carries a layer's error back to its input."""
 
 from hashrobust.rules._agreement import SignalAgreement, signal_agreement
-from hashrobust.rules._convert import SCALES, ConversionReport, convert
+from hashrobust.rules._convert import SCALES, ConversionReport, convert, takes_scale
 from hashrobust.rules._exact import exact_gradient
 from hashrobust.rules._feedback import (
     LayerAlignment,
@@ -9,20 +9,23 @@ from hashrobust.rules._feedback import (
     feedback_scale,
     feedback_seed,
     feedback_state,
+    layers_of,
     load_feedback_state,
     redraw_feedback,
     rule_of,
 )
 from hashrobust.rules._folding import Folding
-from hashrobust.rules._layers import FeedbackLayer
-from hashrobust.rules._rule import Rule, rules
+from hashrobust.rules._layers import ConvertedLayer, FeedbackLayer
+from hashrobust.rules._rule import LearningRule, Rule, rules
 
 __all__ = [
     "SCALES",
     "ConversionReport",
+    "ConvertedLayer",
     "FeedbackLayer",
     "Folding",
     "LayerAlignment",
+    "LearningRule",
     "Rule",
     "SignalAgreement",
     "alignment",
@@ -31,9 +34,11 @@ __all__ = [
     "feedback_scale",
     "feedback_seed",
     "feedback_state",
+    "layers_of",
     "load_feedback_state",
     "redraw_feedback",
     "rule_of",
     "rules",
     "signal_agreement",
+    "takes_scale",
 ]

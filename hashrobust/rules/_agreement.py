@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hashrobust.rules._convert import feedback_layers
+from hashrobust.rules._convert import converted_layers
 from hashrobust.rules._exact import exact_gradient
 
 
@@ -34,7 +34,7 @@ def signal_agreement(model: nn.Module, images: Tensor) -> list[SignalAgreement]:
     by_rule = _signals(model, images)
     with exact_gradient(model):
         exact = _signals(model, images)
-    names = [name for name in reversed(list(feedback_layers(model))) if name in exact]
+    names = [name for name in reversed(list(converted_layers(model))) if name in exact]
     return [
         SignalAgreement(
             layer=name,
@@ -60,7 +60,7 @@ def _signals(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
     handles = [
         layer.register_forward_pre_hook(keep(name))  # type: ignore[arg-type]
-        for name, layer in feedback_layers(model).items()
+        for name, layer in converted_layers(model).items()
     ]
     try:
         with torch.enable_grad():

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hashrobust.errors import InputError
-from hashrobust.rules._convert import draw_feedback, feedback_layers, norm
+from hashrobust.options import ALL_LAYERS
+from hashrobust.rules._convert import converted_layers, draw_feedback, norm
+from hashrobust.rules._layers import FeedbackLayer
 
 _NORM = ".norm"
 
@@ -47,13 +49,30 @@ def feedback_scale(model: nn.Module) -> str | None:
     return scale
 
 
+def layers_of(model: nn.Module) -> str:
+    """The patterns by which the layers that follow the rule were chosen; "*" for all, and for a plain model.
+
+    Raises:
+        InputError: parts of the model were converted by different patterns.
+    """
+    layers: str | None = _common(model, "layers")
+    return layers or ALL_LAYERS
+
+
 def _common(model: nn.Module, field: str) -> Any:
     """The value that the assignments of all layers share; None if there are none."""
-    values = {getattr(layer.assignment, field) for layer in feedback_layers(model).values()}
+    values = {getattr(layer.assignment, field) for layer in converted_layers(model).values()}
     if len(values) > 1:
         listing = ", ".join(sorted(str(value) for value in values))
         raise InputError(f"the model's layers differ in their {field} ({listing}): convert it as a whole")
     return values.pop() if values else None
+
+
+def _feedback_layers(model: nn.Module) -> dict[str, FeedbackLayer]:
+    """The layers that have a V, by their first name in `model`."""
+    return {
+        name: layer for name, layer in converted_layers(model).items() if isinstance(layer, FeedbackLayer)
+    }
 
 
 def redraw_feedback(model: nn.Module, *key: int) -> None:
@@ -63,18 +82,19 @@ def redraw_feedback(model: nn.Module, *key: int) -> None:
     were built with.
     """
     numbers = [operator.index(number) for number in key]
-    for layer in feedback_layers(model).values():
-        if layer.assignment.rule.redraws:
-            layer.feedback = draw_feedback(layer, layer.assignment, *numbers)
+    for layer in _feedback_layers(model).values():
+        if layer.rule.redraws:
+            layer.feedback = draw_feedback(layer, layer.rule, layer.assignment, *numbers)
 
 
 def feedback_state(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of what is stored for each layer, by its name: a tensor (of the weight's shape, or of shape ()).
+    """Copies of what is stored for each layer, by its name: a tensor of the weight's shape, or of shape ().
 
-    With scale "matched" also "<name>.norm", of shape (): the norm of V that later draws are scaled to.
+    Of "dfa" it is the matrix (network's outputs, elements of the layer's input); layers that read the image have
+    none. With scale "matched" also "<name>.norm", of shape (): the norm of V that later draws are scaled to.
     """
     state: dict[str, Tensor] = {}
-    for name, layer in feedback_layers(model).items():
+    for name, layer in converted_layers(model).items():
         if layer.feedback is not None:
             state[name] = layer.feedback.detach().clone(memory_format=torch.contiguous_format)
         if layer.assignment.norm is not None:
@@ -90,7 +110,7 @@ def load_feedback_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     """
     present = feedback_state(model)
     _require_same(present, state)
-    for name, layer in feedback_layers(model).items():
+    for name, layer in converted_layers(model).items():
         if layer.feedback is not None:
             layer.feedback = torch.empty_like(layer.feedback).copy_(state[name])
         if layer.assignment.norm is not None:
@@ -130,9 +150,12 @@ class LayerAlignment:
 
 @torch.no_grad()
 def alignment(model: nn.Module) -> list[LayerAlignment]:
-    """The angle between V and W and the ratio of their norms in each layer (after Lillicrap et al. 2014)."""
+    """The angle between V and W and the ratio of their norms in each layer (after Lillicrap et al. 2014).
+
+    Layers without a V, which are plain or follow "dfa", are left out.
+    """
     found = []
-    for name, layer in feedback_layers(model).items():
+    for name, layer in _feedback_layers(model).items():
         weight, v = layer.weight.detach(), layer.feedback_weight()
         norm_w, norm_v = float(norm(weight)), float(norm(v))
         product = float((v * weight).sum(dtype=torch.float64))

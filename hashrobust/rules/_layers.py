@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from hashrobust.rules._exact import is_exact
 from hashrobust.rules._folding import Folding
-from hashrobust.rules._rule import Rule
+from hashrobust.rules._rule import LearningRule, Rule
 
 
 class _Scratch(threading.local):
@@ -60,28 +60,40 @@ class Assignment:
 
     name: str  # of the layer, in the model that was converted
     rule_name: str
-    rule: Rule
+    rule: LearningRule
     seed: int
     scale: str
-    norm: float | None  # that of V, to which every draw is scaled; None: as drawn
+    layers: str  # the patterns by which it was chosen
+    norm: float | None = None  # that of V, to which every draw is scaled; None: as drawn
 
 
-class FeedbackLayer(nn.Module):
+class ConvertedLayer(nn.Module):
     """What the converted layers have in common."""
 
     assignment: Assignment
     feedback: Tensor | None  # what the rule drew: a buffer, absent from state_dict()
-    folding: Folding | None = None  # in copies made to be attacked fast
     weight: Tensor
 
     def carries_feedback(self, input: Tensor) -> bool:
-        """Whether the graph now under construction sends an error through V."""
+        """Whether the graph now under construction sends the rule's error to the input."""
         return torch.is_grad_enabled() and input.requires_grad and not is_exact(self)
+
+
+class FeedbackLayer(ConvertedLayer):
+    """A layer whose error goes to its input through V."""
+
+    folding: Folding | None = None  # in copies made to be attacked fast
+
+    @property
+    def rule(self) -> Rule:
+        """What chooses V."""
+        assert isinstance(self.assignment.rule, Rule)
+        return self.assignment.rule
 
     def feedback_weight(self) -> Tensor:
         """The present V (see `feedback_weight` for how long it is valid)."""
         weight = self.rule_weight()
-        return feedback_weight(self.assignment.rule, weight, self.feedback, weight.dtype)
+        return feedback_weight(self.rule, weight, self.feedback, weight.dtype)
 
     def rule_weight(self) -> Tensor:
         """The W that the rule makes V of."""
@@ -196,7 +208,7 @@ class _FeedbackConv(FeedbackLayer, _ConvNd):
             self.rule_weight(),
             self.feedback,
             None if self.folding is None else self.folding.gain,
-            self.assignment.rule,
+            self.rule,
             geometry,
         )
         return output.squeeze(0) if unbatched else output
@@ -243,7 +255,7 @@ class FeedbackLinear(FeedbackLayer, nn.Linear):
             None if self.bias is None else _autocast(self.bias),
             self.weight.detach(),
             self.feedback,
-            self.assignment.rule,
+            self.rule,
         )
         return output
 
@@ -254,4 +266,3 @@ FEEDBACK_KIND: dict[type[nn.Module], type[FeedbackLayer]] = {
     nn.Conv3d: FeedbackConv3d,
     nn.Linear: FeedbackLinear,
 }
-PLAIN_KIND: dict[type[nn.Module], type[nn.Module]] = {kind: plain for plain, kind in FEEDBACK_KIND.items()}
