@@ -22,11 +22,13 @@ from hashrobust.seeding import key_seed
 from hashrobust.training.augmentation import augment
 from hashrobust.training.defences import Defence, build_defence
 from hashrobust.training.loop import Loop
+from hashrobust.training.staged import StagedRule
 from hashrobust.training.state import Checkpoints, TrainingResult, TrainingState
 
 __all__ = [
     "Checkpoints",
     "Defence",
+    "StagedRule",
     "TrainingResult",
     "TrainingState",
     "augment",
@@ -47,6 +49,7 @@ def finetune(
     objective_params: dict[str, Any] | None = None,
     defence: str | Defence | None = "none",
     defence_params: Mapping[str, Any] | None = None,
+    staged: StagedRule | None = None,
     rotate: str = "none",
     options: TrainingOptions | None = None,
     checkpoints: Checkpoints | None = None,
@@ -57,7 +60,8 @@ def finetune(
 
     The best epoch is the one with the highest validation mAP; queries are never looked at.
     `defence` names what is added to the objective's loss (see `hashrobust list defences`), `rotate` how outputs
-    are rotated once the best epoch is chosen (see `hashrobust list rotations`).
+    are rotated once the best epoch is chosen (see `hashrobust list rotations`). `staged` converts the model itself,
+    to one rule after the other as epochs go by.
     `overrides` are fields of `TrainingOptions`, such as `epochs=20`.
 
     Raises:
@@ -83,6 +87,7 @@ def finetune(
         data.train,
         options,
         defence=defence,
+        staged=staged,
         validate=lambda: validation_map(model, data.validation),
         checkpoints=checkpoints,
         progress=progress,
@@ -168,6 +173,7 @@ def finetune_classifier(
     model: Classifier,
     data: ClassificationDataset,
     *,
+    staged: StagedRule | None = None,
     options: TrainingOptions | None = None,
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
@@ -176,6 +182,7 @@ def finetune_classifier(
     """Train a classifier by whatever rule it was converted to, with cross-entropy; in place, best epoch kept.
 
     The best epoch is the one with the highest validation accuracy; test images are never looked at.
+    `staged` as in `finetune`.
 
     Raises:
         InputError: an unknown option.
@@ -186,6 +193,7 @@ def finetune_classifier(
         _single_label,
         data.train,
         _options(options, overrides),
+        staged=staged,
         validate=lambda: model.accuracy(data.validation),
         score="validation_accuracy",
         checkpoints=checkpoints,

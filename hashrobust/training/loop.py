@@ -22,10 +22,11 @@ from hashrobust.models import Network
 from hashrobust.objectives import Objective
 from hashrobust.options import TrainingOptions
 from hashrobust.progress import Progress
-from hashrobust.rules import alignment, redraw_feedback, rule_of
+from hashrobust.rules import alignment, feedback_state, load_feedback_state, redraw_feedback, rule_of
 from hashrobust.seeding import key_seed, keyed_generator
 from hashrobust.training.augmentation import augment
 from hashrobust.training.defences import Defence
+from hashrobust.training.staged import StagedRule
 from hashrobust.training.state import Checkpoints, TrainingResult, TrainingState
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
@@ -33,7 +34,7 @@ Loss = Callable[[Tensor, Tensor, int], Tensor]
 
 
 class Loop:
-    """One training run: `run` trains the model in place, by whatever rule it was converted to."""
+    """One training run: `run` trains the model in place, by whatever rule it was converted to, or a staged one."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Loop:
         options: TrainingOptions,
         *,
         defence: Defence | None = None,
+        staged: StagedRule | None = None,
         validate: Callable[[], float] | None,
         score: str = "validation_map",
         checkpoints: Checkpoints | None,
@@ -51,7 +53,13 @@ class Loop:
         if len(train) < 2:
             raise InputError(f"the train split has {len(train)} images: training needs at least 2")
         self.model, self.loss, self.train, self.options = model, loss, train, options
-        self.defence = defence
+        self.defence, self.staged = defence, staged
+        self.selects_after = staged.before_last if staged else 0
+        if self.selects_after >= options.epochs:
+            raise InputError(
+                f"the last rule begins after epoch {self.selects_after}, and there are {options.epochs}: "
+                "give more epochs, or switch earlier"
+            )
         self.validate, self.score = validate, score
         self.checkpoints, self.progress = checkpoints, progress
         self.optimizer = self._build_optimizer()
@@ -78,7 +86,8 @@ class Loop:
                 raise
             state.epoch += 1
             score = self.validate() if self.validate else float(state.epoch)
-            if score > state.best_score or self.options.max_steps is not None:
+            better = score > state.best_score and state.epoch > self.selects_after
+            if better or self.options.max_steps is not None:
                 state.best_score, state.best_epoch = float(score), state.epoch
                 best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
             self._record(state, loss, score if self.validate else None)
@@ -86,12 +95,18 @@ class Loop:
                 state.tensors = self._tensors(best if state.best_epoch != state.epoch else {})
                 self.checkpoints.save(state, self.model)
         self.model.load_state_dict(best)
+        # Steps may have ended before its last stage began.
+        if self.staged and rule_of(self.model) != self.staged.last:
+            self.staged.convert(self.model, self.staged.last)
         self.model.eval()
         return TrainingResult(state.history, state.alignment, state.best_epoch)
 
     def _epoch(self, epoch: int) -> float:
         """One pass over the train split; the mean loss per image."""
         options, model = self.options, self.model
+        if self.staged and self.staged.begins(epoch):
+            self.staged.convert(model, self.staged.at(epoch))
+            self.progress.say(f"epoch {epoch} and on: rule {self.staged.at(epoch)}")
         if self.defence is not None:
             self.defence.start_epoch(model, self.train)
         order = np.random.default_rng(key_seed("order", options.seed, epoch)).permutation(len(self.train))
@@ -152,9 +167,8 @@ class Loop:
 
     def _out_of_patience(self, state: TrainingState) -> bool:
         patience = self.options.patience
-        return (
-            self.validate is not None and patience is not None and state.epoch - state.best_epoch >= patience
-        )
+        waited = state.epoch - max(state.best_epoch, self.selects_after)
+        return self.validate is not None and patience is not None and waited >= patience
 
     def _build_optimizer(self) -> torch.optim.Optimizer:
         options, model = self.options, self.model
@@ -190,6 +204,8 @@ class Loop:
     def _tensors(self, best: dict[str, Tensor]) -> dict[str, Tensor]:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+        if self.staged:  # what was drawn may depend on the weights at the switch
+            tensors |= {f"feedback.{name}": tensor for name, tensor in feedback_state(self.model).items()}
         if isinstance(self.loss, nn.Module):
             tensors |= {f"objective.{name}": tensor for name, tensor in self.loss.state_dict().items()}
         for index, entries in self.optimizer.state_dict()["state"].items():
@@ -200,6 +216,9 @@ class Loop:
 
     def _restore(self, state: TrainingState) -> None:
         self.model.load_state_dict(_under("model.", state.tensors))
+        if self.staged:
+            self.staged.convert(self.model, self.staged.at(state.epoch))
+            load_feedback_state(self.model, _under("feedback.", state.tensors))
         if isinstance(self.loss, nn.Module):
             self.loss.load_state_dict(_under("objective.", state.tensors))
         entries: dict[int, dict[str, Tensor]] = {}
