@@ -38,7 +38,12 @@ def command(
     weights: Annotated[str, typer.Option(help="none, imagenet, a safetensors file, or run:NAME.")] = "none",
     objective: Annotated[str, typer.Option(help="See `hashrobust list objectives`.")] = "dpsh",
     bits: Annotated[int, typer.Option(help="Code length K.")] = 32,
-    rule: Annotated[str, typer.Option(help="See `hashrobust list rules`.")] = "bp",
+    rule: Annotated[
+        str, typer.Option(help="See `hashrobust list rules`; bp@5,frsf: bp up to epoch 5, frsf after it.")
+    ] = "bp",
+    layers: Annotated[
+        str, typer.Option(help="Those that follow the rule, as 'backbone.*' or conv1,head; all others: bp.")
+    ] = "*",
     feedback_scale: Annotated[str, typer.Option(help="xavier (the paper's) or matched.")] = "xavier",
     defence: Annotated[str, typer.Option(help="none, or see `hashrobust list defences`.")] = "none",
     rotate: Annotated[
@@ -95,6 +100,7 @@ def command(
         "bits": bits,
         "rule": rule,
         "feedback_scale": feedback_scale,
+        "layers": layers,
         "defence": defence,
         "defence_params": parse_params(defence_param),
         "rotate": rotate,

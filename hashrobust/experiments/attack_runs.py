@@ -16,6 +16,7 @@ from hashrobust.experiments.bench import Bench
 from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.crafting import PARTS, craft
 from hashrobust.experiments.environment import record_environment, threads
+from hashrobust.experiments.gradient_path import named_rule
 from hashrobust.experiments.store import Folder, find_run
 from hashrobust.experiments.subject import Subject
 from hashrobust.progress import Progress, Silent
@@ -153,13 +154,13 @@ def with_gradient(config: AttackConfig, attack: Attack) -> AttackConfig:
 
 
 def check_gradient_name(gradient: str) -> None:
-    """Refuse a gradient that is none of `exact`, `rule`, `rule:NAME` and `none`."""
-    kind, colon, name = gradient.partition(":")
+    """Refuse a gradient that is none of `exact`, `rule`, `rule:NAME`, `rule:NAME:PATTERNS` and `none`."""
+    kind, colon, _ = gradient.partition(":")
     if gradient in ("exact", "rule", "none"):
         return
     if kind != "rule" or not colon:
         raise InputError(f"unknown gradient '{gradient}': use exact, rule, or rule:NAME such as rule:frsf")
-    rules[name]
+    rules[named_rule(gradient)[0]]
 
 
 def build(config: AttackConfig) -> Attack:

@@ -27,7 +27,7 @@ from hashrobust.metrics import bootstrap_interval
 from hashrobust.models import Classifier, ClassifyingModel, ImageModel, load_model, load_weights
 from hashrobust.progress import Progress, Silent
 from hashrobust.seeding import key_seed
-from hashrobust.training import TrainingResult, finetune_classifier
+from hashrobust.training import StagedRule, TrainingResult, finetune_classifier
 
 ACCURACY = "accuracy.json"
 _MADE_BY = "hashrobust finetune --task classification"
@@ -64,9 +64,9 @@ def classify_run(
     else:
         start_from(model, config, weights)
 
-    def train(checkpoints: FolderCheckpoints) -> TrainingResult:
+    def train(checkpoints: FolderCheckpoints, staged: StagedRule | None) -> TrainingResult:
         return finetune_classifier(
-            model, data, options=config.options, checkpoints=checkpoints, progress=progress
+            model, data, staged=staged, options=config.options, checkpoints=checkpoints, progress=progress
         )
 
     return rule_run(

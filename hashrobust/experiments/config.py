@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
@@ -9,7 +10,7 @@ from typing import Any, Self
 
 from hashrobust.errors import InputError, UnknownNameError
 from hashrobust.experiments.store import config_hash
-from hashrobust.options import TrainingOptions, added
+from hashrobust.options import ALL_LAYERS, BACKPROPAGATION, TrainingOptions, added, own_feedback, parse_stages
 from hashrobust.registry import did_you_mean
 
 BERRICHE2025: Mapping[str, Any] = {
@@ -117,18 +118,37 @@ class RuleConfig(TrainingConfig):
     """Training by a learning rule, from weights.
 
     `weights` is `none`, `imagenet`, a safetensors file, or `run:NAME`; `weights_digest` is the
-    SHA-256 of what it stands for, so that a run's name changes with the weights it starts from.
+    SHA-256 of what it stands for, so that a run's name changes with the weights it starts from. `rule` is a
+    learning rule, or several with the epochs that they end with, such as `bp@5,frsf`; `layers` are comma-separated
+    patterns over names of modules: layers that none of them fits stay on backpropagation.
     """
 
     weights: str = "none"
     weights_digest: str = ""
     rule: str = "bp"
     feedback_scale: str = "xavier"
+    layers: str = added(ALL_LAYERS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("rule", "layers"):
+            object.__setattr__(self, name, "".join(getattr(self, name).split()))
+        stages = parse_stages(self.rule, self.epochs)
+        if self.layers != ALL_LAYERS and {stage.rule for stage in stages} == {BACKPROPAGATION}:
+            raise InputError("rule bp is plain backpropagation in all layers: leave layers out")
         if self.feedback_scale not in ("xavier", "matched"):
             raise InputError(f"unknown feedback scale '{self.feedback_scale}': use xavier or matched")
+
+    @property
+    def feedback(self) -> str:
+        """What an attack's gradient `rule` follows, as in `rule:NAME` (see `own_feedback`)."""
+        return own_feedback(self.rule, self.layers)
+
+    @property
+    def rule_slug(self) -> str:
+        """The rule as part of a folder name: `frsf`, `bp5-frsf`, `frsf-on-backbone`."""
+        stem = self.rule.replace("@", "").replace(",", "-")
+        return stem if self.layers == ALL_LAYERS else f"{stem}-on-{_slug_of_patterns(self.layers)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +160,7 @@ class ClassifierConfig(RuleConfig):
     @property
     def run_name(self) -> str:
         """`<dataset>-<backbone>-classifier-<rule>-s<seed>-<hash8>`."""
-        stem = f"{slug(self.dataset)}-{slug(self.backbone)}-classifier-{self.rule}-s{self.seed}"
+        stem = f"{slug(self.dataset)}-{slug(self.backbone)}-classifier-{self.rule_slug}-s{self.seed}"
         return f"{stem}-{config_hash({'task': 'classify', **self.to_dict()})}"
 
 
@@ -167,7 +187,8 @@ class FinetuneConfig(RuleConfig):
     @property
     def run_name(self) -> str:
         """`<dataset>-<backbone>-<objective>-<bits>-<rule>[+<defence>][+<rotation>]-s<seed>-<hash8>`."""
-        training = "+".join([self.rule, *(part for part in (self.defence, self.rotate) if part != "none")])
+        parts = (part for part in (self.defence, self.rotate) if part != "none")
+        training = "+".join([self.rule_slug, *parts])
         stem = (
             f"{slug(self.dataset)}-{slug(self.backbone)}-{self.objective}-{self.bits}-{training}-s{self.seed}"
         )
@@ -236,6 +257,12 @@ def slug(name: str) -> str:
         return kind
     stem = "".join(letter if letter.isalnum() else "-" for letter in path.rstrip("/").rpartition("/")[2])
     return f"{kind}-{stem.strip('-') or 'data'}"
+
+
+def _slug_of_patterns(layers: str) -> str:
+    """Letters and digits of patterns; of many the first, since the digest tells them apart."""
+    words = re.findall(r"[A-Za-z0-9_]+", layers)
+    return "-".join(words)[:24].strip("-") or "some"
 
 
 def parse_epsilon(text: str) -> float:

@@ -32,7 +32,8 @@ from hashrobust.models import (
     load_foreign_weights,
     sign,
 )
-from hashrobust.rules import exact_gradient, feedback_scale, feedback_seed, rule_of
+from hashrobust.options import ALL_LAYERS
+from hashrobust.rules import exact_gradient, feedback_scale, feedback_seed, layers_of, rule_of
 from hashrobust.seeding import keyed_generator
 
 PYTHON = "python:"
@@ -193,6 +194,7 @@ def _create(
         **({"protocol": "classification"} if classifies else {"bits": model.output_count}),
         "rule": rule,
         "feedback_scale": "xavier" if rule == "bp" else feedback_scale(model),
+        **({} if layers_of(model) == ALL_LAYERS else {"layers": layers_of(model)}),
         "seed": 0 if rule == "bp" else feedback_seed(model),
         "input_shape": list(data.image_shape),
         "logits_digest" if classifies else "codes_digest": answers,

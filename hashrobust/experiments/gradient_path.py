@@ -8,7 +8,17 @@ from contextlib import contextmanager, nullcontext
 
 from hashrobust.experiments.subject import Model
 from hashrobust.models import Network, attackable, frozen
-from hashrobust.rules import convert, exact_gradient, feedback_scale, feedback_seed
+from hashrobust.options import ALL_LAYERS
+from hashrobust.rules import convert, exact_gradient, feedback_scale, feedback_seed, takes_scale
+
+
+def named_rule(gradient: str) -> tuple[str, str]:
+    """The rule and the patterns of layers of `rule:NAME` or `rule:NAME:PATTERNS`, patterns joined by +.
+
+    `rule:frsf:head+backbone.fc*` is frsf in the layers `head,backbone.fc*`.
+    """
+    name, _, patterns = gradient.removeprefix("rule:").partition(":")
+    return name, patterns.replace("+", ",") or ALL_LAYERS
 
 
 def differentiated(model: Model, gradient: str) -> Model:
@@ -16,13 +26,14 @@ def differentiated(model: Model, gradient: str) -> Model:
 
     The forward pass, and so the answers, are the same (up to float rounding: networks of our own are copied, see
     `attackable`; models of others are attacked as they are). A named rule's feedback is drawn with the seed and
-    scale of the model's own (0 and "xavier" if it has none).
+    scale of the model's own (0 and "xavier" if it has none), in the layers that are named with it, or in all.
     """
     through = model
     if gradient.startswith("rule:"):
         through = copy.deepcopy(model)
-        seed, scale = feedback_seed(model) or 0, feedback_scale(model) or "xavier"
-        convert(through, gradient.removeprefix("rule:"), seed=seed, scale=scale)
+        name, layers = named_rule(gradient)
+        scale = feedback_scale(model) if takes_scale(name) else None
+        convert(through, name, seed=feedback_seed(model) or 0, scale=scale or "xavier", layers=layers)
     return attackable(through) if isinstance(through, Network) else through
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 
+import pandas as pd
+
 from hashrobust.experiments.store import AT_EPOCH, Folder
+from hashrobust.options import parse_stages
 from hashrobust.progress import Progress
 
 _HISTORY = "history.csv"
@@ -22,7 +25,7 @@ def match_epochs(run: Folder, control: Folder, limit: float, progress: Progress)
         return run, control
     own, twin = float(best[0] or 0), float(best[1] or 0)
     better, wanted = (run, twin) if own > twin else (control, own)
-    history = better.read_table(_HISTORY, made_by="finetune")
+    history = _history(better)
     scores = history[_score(better)]
     place = int((scores - wanted).abs().argmin())
     epoch, score = int(history["epoch"].iloc[place]), float(scores.iloc[place])
@@ -58,8 +61,15 @@ def _best(run: Folder) -> float | None:
     """The validation score of the epoch that was kept; None for a run that was not fine-tuned here, or is rotated."""
     if not run.has(_HISTORY, "feedback.safetensors") or {"epoch", "rotate"} & set(run.config):
         return None
-    history = run.read_table(_HISTORY, made_by="finetune")
+    history = _history(run)
     return float(history[_score(run)].max()) if len(history) else None
+
+
+def _history(run: Folder) -> pd.DataFrame:
+    """The epochs that a run may be taken at: those of its last stage, whose rule it carries."""
+    history = run.read_table(_HISTORY, made_by="finetune")
+    *before, _ = parse_stages(run.config["rule"])
+    return history[history["epoch"] > (before[-1].until or 0)] if before else history
 
 
 def _score(run: Folder) -> str:

@@ -21,8 +21,9 @@ from hashrobust.experiments.training_runs import load_run_data
 from hashrobust.experiments.weights import MODEL
 from hashrobust.metrics import leave_one_out_average_precision
 from hashrobust.models import ClassifyingModel, Hasher
+from hashrobust.options import own_feedback
 from hashrobust.progress import Progress
-from hashrobust.rules import rule_of
+from hashrobust.rules import layers_of, rule_of
 
 Model = Hasher | ClassifyingModel
 """What can be attacked."""
@@ -96,6 +97,11 @@ class Subject:
     def rule(self) -> str:
         """The learning rule whose feedback the model carries; "bp" for plain and foreign models."""
         return rule_of(self.model)
+
+    @property
+    def feedback(self) -> str:
+        """The rule, and the layers where only some follow it, as a gradient `rule:NAME` names them."""
+        return own_feedback(self.rule, layers_of(self.model))
 
     @property
     def device(self) -> torch.device:

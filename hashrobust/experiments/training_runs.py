@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from hashrobust.backbones import backbones
 from hashrobust.datasets import LabelledDataset, RetrievalDataset, load_classification, load_dataset
@@ -23,6 +22,7 @@ from hashrobust.experiments.config import (
     TrainingConfig,
     preset_values,
 )
+from hashrobust.experiments.conversion import convert_to_first, record_conversion, staged_rule
 from hashrobust.experiments.environment import (
     check_fingerprint,
     choose_device,
@@ -42,11 +42,12 @@ from hashrobust.models import (
     save_tensors,
 )
 from hashrobust.objectives import objectives
+from hashrobust.options import BACKPROPAGATION, parse_stages
 from hashrobust.progress import Progress, Silent
 from hashrobust.rotations import rotation_fit
-from hashrobust.rules import ConversionReport, convert, feedback_state, load_feedback_state, rules
+from hashrobust.rules import feedback_state, load_feedback_state, rules
 from hashrobust.seeding import key_seed
-from hashrobust.training import TrainingResult, build_defence, finetune, objective_for, pretrain
+from hashrobust.training import StagedRule, TrainingResult, build_defence, finetune, objective_for, pretrain
 
 __all__ = [
     *("FEEDBACK", "MODEL", "finetune_run", "load_run", "load_run_data", "load_trained", "pretrain_run"),
@@ -55,7 +56,6 @@ __all__ = [
         "load_data",
         "load_retrieval_data",
         "objective_params_of_preset",
-        "probe",
         "rule_run",
         "shape_of",
         "start_from",
@@ -137,12 +137,13 @@ def finetune_run(
         model = HashModel(config.backbone, config.bits, **shape_of(data), mean=data.mean, std=data.std)
     start_from(model, config, weights)
 
-    def train(checkpoints: FolderCheckpoints) -> TrainingResult:
+    def train(checkpoints: FolderCheckpoints, staged: StagedRule | None) -> TrainingResult:
         return finetune(
             model,
             data,
             objective=objective,
             defence=defence,
+            staged=staged,
             rotate=config.rotate,
             options=config.options,
             checkpoints=checkpoints,
@@ -159,18 +160,20 @@ def rule_run(
     task: str,
     model: Network,
     data: LabelledDataset,
-    train: Callable[[FolderCheckpoints], TrainingResult],
+    train: Callable[[FolderCheckpoints, StagedRule | None], TrainingResult],
     results: Path,
     *,
     device: str,
     overwrite: bool,
     progress: Progress,
 ) -> Folder:
-    """The run folder of a model that `train` trains in place, once it is converted to the configuration's rule."""
+    """The run folder of a model that `train` trains in place, once it is converted to the configuration's rule, or
+    while it is converted to one after the other."""
     place = choose_device(device)
     for line in data.skipped_lines():
         progress.say(line)
-    report = convert(model, config.rule, seed=config.seed, scale=config.feedback_scale, probe=probe(model))
+    staged = staged_rule(config, model)
+    reports = convert_to_first(staged, model)
     path = results / config.run_name
     if not overwrite and _is_done(path, data, MODEL, FEEDBACK, "history.csv"):
         progress.say(f"{path.name} is done already")
@@ -178,11 +181,10 @@ def rule_run(
     described = {"task": task, **config.to_dict()}
     with Folder.held(path, described, overwrite=overwrite) as folder, threads(config.threads):
         record_environment(folder, device=place, fingerprint=data.fingerprint)
-        _say_conversion(report, progress)
-        folder.write_json("conversion.json", {"converted": report.converted, "left": report.left})
+        record_conversion(folder, reports, progress)
         started = time.perf_counter()
         model.to(place)
-        result = train(FolderCheckpoints(folder))
+        result = train(FolderCheckpoints(folder), staged if len(staged.stages) > 1 else None)
         with folder.writing(FEEDBACK) as temporary:
             save_tensors(feedback_state(model), temporary, {"rule": config.rule, "seed": config.seed})
         folder.seal(FEEDBACK)
@@ -197,7 +199,8 @@ def check_names(config: RuleConfig) -> None:
         UnknownNameError: no such backbone or rule.
     """
     backbones[config.backbone]
-    rules[config.rule]
+    for stage in parse_stages(config.rule):
+        rules[stage.rule]
 
 
 def objective_params_of_preset(preset: str, objective: str) -> dict[str, Any]:
@@ -237,8 +240,9 @@ def load_trained(folder: Folder, config: RuleConfig) -> Network:
         raise
     except InputError as error:
         raise StoreError(f"run '{folder.path}' is damaged: {error}") from error
-    if config.rule != "bp":
-        convert(model, config.rule, seed=config.seed, scale=config.feedback_scale, probe=probe(model))
+    staged = staged_rule(config, model)
+    if staged.last != BACKPROPAGATION:
+        staged.convert(model, staged.last)
         load_feedback_state(model, state)
     return model
 
@@ -297,23 +301,12 @@ def start_from(model: Network, config: RuleConfig, weights: Path | None) -> None
         model.use_imagenet_weights()
 
 
-def probe(model: Network) -> Tensor:
-    """An input batch of the right shape, which tells the layers that are called from the others."""
-    return torch.zeros(2, *model.input_shape, device=model.device)
-
-
 def _is_done(path: Path, data: LabelledDataset, *names: str) -> bool:
     """Whether a run with all these files is there, made with this data."""
     if not Folder(path).has(*names):
         return False
     check_fingerprint(Folder.open(path), data.fingerprint)
     return True
-
-
-def _say_conversion(report: ConversionReport, progress: Progress) -> None:
-    progress.say(f"rule {report.rule}: {len(report.converted)} layers converted")
-    for name, reason in report.left.items():
-        progress.say(f"  {name or 'model'} stays on backpropagation: {reason}")
 
 
 def _store_training(folder: Folder, model: Network, result: TrainingResult, seconds: float) -> None:

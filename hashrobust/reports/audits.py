@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from hashrobust.experiments import store
 from hashrobust.experiments.measures import MEASURES
+from hashrobust.options import ALL_LAYERS
 from hashrobust.reports import labels
 from hashrobust.reports.audit_attacks import RESULT
 from hashrobust.reports.formats import Table
@@ -41,7 +42,8 @@ def audits_frame(results: Path) -> pd.DataFrame:
                 {
                     "run": run.name,
                     "task": found.get("task", "hashing"),
-                    "rule": found["rule"],
+                    "rule": config.get("rule", found["rule"]),
+                    "layers": config.get("layers", ALL_LAYERS),
                     "defence": config.get("defence", "none"),
                     "dataset": config.get("dataset"),
                     "backbone": config.get("backbone"),
@@ -170,7 +172,8 @@ def _label(row: Any) -> str:
         if not labels.is_missing(row.get("backbone")) and not str(row.get("run", "")).count("foreign")
         else row["run"]
     )
-    return str(rule) if defence in ("none", None) else f"{rule}+{defence}"
+    rule = labels.rule(str(rule), layers=str(row.get("layers", ALL_LAYERS)))
+    return rule if defence in ("none", None) else f"{rule}+{defence}"
 
 
 def _names(rows: Sequence[Any]) -> list[str]:

@@ -21,7 +21,7 @@ from hashrobust.reports.summary import records, summarise, with_exact_twins
 
 Row = dict[str, Any]
 _PANEL = ("dataset", "backbone", "bits", "objective", "attack", "preset", "goal")
-_LINE = ("rule", "feedback_scale", "defence", "gradient")
+_LINE = ("rule", "feedback_scale", "layers", "defence", "gradient")
 _CHANCE: Row = {"color": "0.45", "linestyle": ":", "linewidth": 1.5, "label": "chance"}
 _THEORY: Row = {"color": "0.45", "linestyle": "-.", "linewidth": 1.2, "label": "theory (mean over runs)"}
 

@@ -16,6 +16,7 @@ from hashrobust.experiments import store
 from hashrobust.experiments.measures import MEASURES
 from hashrobust.experiments.store import Folder
 from hashrobust.metrics import paired_bootstrap_interval
+from hashrobust.options import ALL_LAYERS
 from hashrobust.reports import labels
 from hashrobust.reports.audit_attacks import AUDIT, PART, membership
 
@@ -29,6 +30,7 @@ LEADING = (
         "bits",
         "rule",
         "feedback_scale",
+        "layers",
         "defence",
         "weights",
     ),
@@ -46,7 +48,18 @@ EXACT_TWINS = ("map", "t_map", "map_at_k", "map_8bit", "accuracy", "accuracy_8bi
 """Metrics whose exact-gradient value stands beside them, as `exact_<metric>`."""
 
 SORT_BY = (
-    *("task", "dataset", "backbone", "objective", "bits", "rule", "feedback_scale", "defence", "seed"),
+    *(
+        "task",
+        "dataset",
+        "backbone",
+        "objective",
+        "bits",
+        "rule",
+        "feedback_scale",
+        "layers",
+        "defence",
+        "seed",
+    ),
     *("attack", "preset", "epsilon", "gradient", "run", "folder"),
 )
 _EXECUTION = {"attack_batch_size", "attack_threads"}
@@ -120,7 +133,9 @@ def _evaluated(run: Folder) -> str:
 
 def _run_settings(run: Folder) -> dict[str, Any]:
     config = run.config
-    settings = {"defence": "none"} | _flat({k: v for k, v in config.items() if k not in ("format", "task")})
+    settings = {"defence": "none", "layers": ALL_LAYERS} | _flat(
+        {k: v for k, v in config.items() if k not in ("format", "task")}
+    )
     if run.classifies:
         settings |= {"task": "classification", "objective": "cross-entropy"}
         if config["task"] == "pretrain":

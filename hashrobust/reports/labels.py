@@ -6,6 +6,8 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+from hashrobust.options import ALL_LAYERS
+
 PRETRAINED = "pretrained"
 """Stands for the rule of a network before any fine-tuning."""
 
@@ -132,9 +134,18 @@ def is_rule_gradient(gradient: str) -> bool:
     return gradient.split(":")[0] == "rule"
 
 
-def rule(name: str, scale: str = "xavier", gradient: str = "exact", defence: str = "none") -> str:
-    """A run's rule and defence; for the zero-step control also the feedback that it was attacked through."""
+def rule(
+    name: str,
+    scale: str = "xavier",
+    gradient: str = "exact",
+    *,
+    layers: str = ALL_LAYERS,
+    defence: str = "none",
+) -> str:
+    """A run's rule with the layers that follow it, if not all do, and its defence; for the zero-step control also the
+    feedback that it was attacked through."""
     shown = f"{name} (matched)" if scale == "matched" else name
+    shown += "" if layers == ALL_LAYERS else f" on {layers}"
     shown += "" if defence == "none" else f" + {defence}"
     feedback = gradient.partition(":")[2]
     return f"{shown} via {feedback}" if feedback else shown
@@ -142,8 +153,13 @@ def rule(name: str, scale: str = "xavier", gradient: str = "exact", defence: str
 
 def rule_of(row: Mapping[str, Any], gradient: str = "exact") -> str:
     """`rule` for a row of results."""
-    scale = str(row.get("feedback_scale", "xavier"))
-    return rule(str(row["rule"]), scale, gradient, defence="none" if is_undefended(row) else row["defence"])
+    return rule(
+        str(row["rule"]),
+        str(row.get("feedback_scale", "xavier")),
+        gradient,
+        layers=ALL_LAYERS if is_missing(row.get("layers")) else str(row["layers"]),
+        defence="none" if is_undefended(row) else row["defence"],
+    )
 
 
 def is_undefended(row: Mapping[str, Any]) -> bool:

@@ -28,6 +28,7 @@ _SETTING = (
     "goal",
     "epsilon",
     "feedback_scale",
+    "layers",
 )
 
 
@@ -116,8 +117,8 @@ def _draw(axis: Axes, panel: pd.DataFrame) -> None:
     axis.set_xlabel("fine-tuning steps")
     axis.set_ylabel(labels.heading(score))
     axis.set_ylim(0, 102)
-    scale = " (matched)" if first["feedback_scale"] == "matched" else ""
-    axis.set_title(f"{first['attack']}, {labels.epsilon(first['epsilon'])}{scale}\n{labels.what_of(first)}")
+    how = labels.rule("", str(first["feedback_scale"]), layers=str(first["layers"]))
+    axis.set_title(f"{first['attack']}, {labels.epsilon(first['epsilon'])}{how}\n{labels.what_of(first)}")
 
 
 def _tick(value: Any) -> str:

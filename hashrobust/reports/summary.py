@@ -14,7 +14,7 @@ from hashrobust.reports.filters import check_column
 
 GROUP_BY = (
     *("dataset", "backbone", "bits", "attack", "preset", "goal"),
-    *("objective", "epsilon", "rule", "feedback_scale", "defence", "gradient"),
+    *("objective", "epsilon", "rule", "feedback_scale", "layers", "defence", "gradient"),
 )
 """What a group shares unless told otherwise."""
 

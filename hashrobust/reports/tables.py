@@ -17,12 +17,13 @@ from hashrobust.reports.summary import GROUP_BY, Pair, pairs, records, summarise
 NOT_RUN = "not run"
 NOT_SHOWN = "not shown"
 _BLOCK = ("dataset", "backbone", "bits", "attack", "preset", "goal")
-_ROW = ("objective", "epsilon", "rule", "feedback_scale", "defence", "gradient")
-_WITH_RULE = ("feedback_scale", "defence")
+_ROW = ("objective", "epsilon", "rule", "feedback_scale", "layers", "defence", "gradient")
+_WITH_RULE = ("feedback_scale", "layers", "defence")
 _ATTACK_KEYS = (
     "run",
     "rule",
     "feedback_scale",
+    "layers",
     "defence",
     "attack",
     "preset",

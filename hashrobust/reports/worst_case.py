@@ -40,11 +40,12 @@ _OF_ATTACK = {
     ),
 }
 _GROUP_BY = (
-    *("task", "dataset", "backbone", "bits", "objective", "epsilon", "rule", "feedback_scale", "defence"),
+    *("task", "dataset", "backbone", "bits", "objective", "epsilon", "rule"),
+    *("feedback_scale", "layers", "defence"),
     *("epoch", "joined", "attacks", "queries"),
 )
 _TOLD = ("rule", "epsilon")
-_UNTOLD = {"task", "joined", "attacks", "queries", "feedback_scale", "defence", "gradient"}
+_UNTOLD = {"task", "joined", "attacks", "queries", "feedback_scale", "layers", "defence", "gradient"}
 _NUMBERS = ("clean", "worst", "worst_low", "worst_high")
 
 

@@ -143,7 +143,8 @@ def plan(
 ) -> list[Cell]:
     """The cells of an audit, in the order in which they run.
 
-    `queries` is how many there are, `rule` that of the audited run, `control` the name of the twin, if any.
+    `queries` is how many there are, `rule` the audited run's own feedback (see `own_feedback`), `control` the name of
+    the twin, if any.
     """
     return list(_Cells(config, task, min(queries, config.amounts.queries), rule, control).cells())
 

@@ -105,7 +105,7 @@ class Audit:
         cells = plan(
             config,
             queries=len(subject.data.asked),
-            rule=subject.rule,
+            rule=subject.feedback,
             control=None if twin is None else twin.name,
             task=subject.measure.task,
         )

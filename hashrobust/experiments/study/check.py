@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from hashrobust.attacks import build_attack
 from hashrobust.backbones import backbones
@@ -26,10 +29,12 @@ from hashrobust.experiments.study.points import (
     train_config,
 )
 from hashrobust.experiments.study.tasks import TASKS
+from hashrobust.models import HashModel
 from hashrobust.objectives import build_objective
+from hashrobust.options import ALL_LAYERS, parse_stages
 from hashrobust.registry import did_you_mean
 from hashrobust.rotations import rotation_fit
-from hashrobust.rules import rules
+from hashrobust.rules import convert, rules
 
 _BY_AXES = frozenset(
     {
@@ -41,6 +46,7 @@ _BY_AXES = frozenset(
             "weights_digest",
             "rule",
             "feedback_scale",
+            "layers",
             "threads",
         ),
         *("objective", "objective_params", "bits", "seed", "max_steps", "protocol"),
@@ -94,7 +100,8 @@ class _Checker:
                 backbones[name]
         for name in self.matrix.rules:
             with self.at("rules", values=[name]):
-                rules[name]
+                for stage in parse_stages(name):
+                    rules[stage.rule]
         for name in self.matrix.datasets:
             with self.at("datasets", values=[name]):
                 _check_dataset(name)
@@ -194,15 +201,28 @@ class _Checker:
                 )
             with self.at("image_size"):
                 check_size(name, matrix.image_size)
-        alike = ("seeds", "datasets", "backbones", "weights", "rules", "scales", "max_steps")
-        for point in points(replace(matrix, **{axis: getattr(matrix, axis)[:1] for axis in alike})):
+        alike = ("seeds", "datasets", "backbones", "weights", "rules", "scales", "layers", "max_steps")
+        first = {axis: getattr(matrix, axis)[:1] for axis in alike} | {"rules": ("bp",)}
+        for point in points(replace(matrix, **first)):
             # What is wrong only together, such as a rate and its factor.
             with self.at("finetune", point.task, *matrix.finetune.get(point.task, {})):
-                train_config(matrix, point)
+                config = train_config(matrix, point)
+            for rule in matrix.rules:
+                with self.at("rules", values=[rule]):
+                    parse_stages(rule, config.epochs)
             with self.at("pretrain"):
                 pretrain_config(matrix, point)
+        self.check_layers()
         if matrix.audits is not None:
             self.check_audits(matrix.audits)
+
+    def check_layers(self) -> None:
+        """Patterns of layers, against each network."""
+        for name, patterns in product(self.matrix.backbones, self.matrix.layers):
+            if patterns != ALL_LAYERS:
+                size = max(self.matrix.image_size or 32, getattr(backbones[name], "minimum_image_size", 1))
+                with self.at("layers", values=[patterns]), torch.random.fork_rng(devices=[]):
+                    convert(HashModel(name, 1, channels=3, image_size=size), "usf", layers=patterns)
 
     def check_audits(self, settings: Mapping[str, Any]) -> None:
         if "bp" not in self.matrix.rules or len(set(self.matrix.rules)) < 2:

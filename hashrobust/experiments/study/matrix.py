@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from hashrobust.errors import InputError
 from hashrobust.experiments.config import parse_epsilon
 from hashrobust.experiments.study.file import Keys, StudyFile
+from hashrobust.options import ALL_LAYERS
 from hashrobust.registry import did_you_mean
 
 TASKS = ("hashing", "classification")
@@ -50,6 +51,7 @@ class Matrix:
     objectives: tuple[Choice, ...] = (Choice("dpsh"),)
     bits: tuple[int, ...] = (32,)
     scales: tuple[str, ...] = ("xavier",)
+    layers: tuple[str, ...] = (ALL_LAYERS,)
     epsilons: tuple[float, ...] = (8 / 255,)
     gradients: tuple[str, ...] = ("exact", "rule")
     seeds: tuple[int, ...] = (0,)
@@ -271,6 +273,7 @@ _KEYS: Mapping[str, _Key] = {
     "bits": _Key(_whole(1), "[32]"),
     "rules": _Key(_name, '["bp", "frsf"]'),
     "scales": _Key(_one_of(*SCALES), '["xavier"]'),
+    "layers": _Key(_name, '["*", "backbone.*"]'),
     "attacks": _Key(_attack, '["center", { attack = "hag", steps = 50 }]'),
     "epsilons": _Key(_epsilon, '["8/255"]'),
     "gradients": _Key(_name, '["exact", "rule"]'),

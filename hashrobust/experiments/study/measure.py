@@ -18,6 +18,7 @@ from hashrobust.datasets import LabelledDataset, RetrievalDataset
 from hashrobust.experiments.attack_runs import build
 from hashrobust.experiments.audit.plan import plan
 from hashrobust.experiments.config import AttackConfig
+from hashrobust.experiments.conversion import staged_rule
 from hashrobust.experiments.environment import choose_device, threads
 from hashrobust.experiments.gradient_path import differentiated, gradient_path
 from hashrobust.experiments.study.plan import ATTACK, AUDIT, AttackCell, AuditCell, TrainCell, TrainedCell
@@ -25,7 +26,6 @@ from hashrobust.experiments.study.planned import Planned
 from hashrobust.experiments.study.sources import Source, missing_weights, sources
 from hashrobust.experiments.study.tasks import TASKS
 from hashrobust.progress import Advance, Progress, Silent
-from hashrobust.rules import convert
 
 _STEPS, _PASSES, _ENOUGH_SECONDS = 6, 5, 3.0
 """Training steps that are measured after the first one, and passes, at most; and the time after which fewer do."""
@@ -116,7 +116,8 @@ def _measure(planned: Planned, source: Source, data: LabelledDataset, backbone: 
     }
     with threads(config.threads):
         model = task.network(config, data, **shape)
-        convert(model, config.rule, seed=config.seed, scale=config.feedback_scale)
+        staged = staged_rule(config, model)
+        staged.convert(model, staged.last)
         watch = _Stopwatch()
         with suppress(_EnoughError):
             task.fit(model.to(device), data, config, watch)
@@ -208,7 +209,7 @@ def _add(result: Estimate, planned: Planned, cell: TrainedCell, pace: Pace, data
                     other.config,
                     queries=len(data.asked),
                     task=cell.task,
-                    rule=cell.config.rule,
+                    rule=cell.config.feedback,
                     control="twin",
                 )
                 seconds = _attacks_seconds([audited.config for audited in suite], pace, data)

@@ -19,6 +19,7 @@ from hashrobust.experiments.study.points import (
     train_config,
 )
 from hashrobust.experiments.study.tasks import TASKS, TrainedConfig
+from hashrobust.options import ALL_LAYERS
 
 PRETRAIN, TRAIN, ATTACK, AUDIT = STAGES = ("pretrain", "train", "attack", "audit")
 
@@ -90,11 +91,11 @@ def make_plan(matrices: tuple[Matrix, ...]) -> list[Cell]:
     plan = _Plan()
     for matrix in matrices:
         asked: dict[tuple[str, str], dict[str, AttackConfig]] = {}
-        for task, rule in product(matrix.tasks, {"bp", *matrix.rules}):
-            configs = attack_configs(matrix, task, rule)
-            asked[task, rule] = {config.folder_name: config for config in configs}
+        for task, feedback in product(matrix.tasks, {"bp", *(point.feedback for point in points(matrix))}):
+            configs = attack_configs(matrix, task, feedback)
+            asked[task, feedback] = {config.folder_name: config for config in configs}
         for point in points(matrix):
-            plan.add(matrix, point, asked[point.task, point.rule], asked[point.task, "bp"])
+            plan.add(matrix, point, asked[point.task, point.feedback], asked[point.task, "bp"])
         if matrix.audits is not None:
             plan.add_audits(matrix)
     return list(plan.ordered())
@@ -146,7 +147,7 @@ class _Plan:
             if point.rule == "bp":
                 continue
             config = audit_config(matrix, point.task)
-            twin = replace(point, rule="bp", scale="xavier")
+            twin = replace(point, rule="bp", scale="xavier", layers=ALL_LAYERS)
             run, control = (f"{TRAIN}/{train_config(matrix, at).run_name}" for at in (point, twin))
             key = f"{AUDIT}/{config.folder_name}/{run.partition('/')[2]}"
             if key not in self.audited:

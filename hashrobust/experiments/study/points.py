@@ -19,6 +19,8 @@ from hashrobust.experiments.config import (
 from hashrobust.experiments.study.matrix import Choice, Matrix
 from hashrobust.experiments.study.tasks import TASKS, TrainedConfig
 from hashrobust.experiments.training_runs import objective_params_of_preset
+from hashrobust.options import ALL_LAYERS, BACKPROPAGATION, own_feedback, parse_stages
+from hashrobust.rules import takes_scale
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,14 @@ class Point:
     bits: int
     rule: str
     scale: str
+    layers: str
     max_steps: int | None
     seed: int
+
+    @property
+    def feedback(self) -> str:
+        """That of the run which is trained here (see `own_feedback`)."""
+        return own_feedback(self.rule, self.layers)
 
 
 def points(matrix: Matrix) -> Iterator[Point]:
@@ -43,7 +51,8 @@ def points(matrix: Matrix) -> Iterator[Point]:
     for seed, task, dataset, backbone, weights in where:
         heads = product(matrix.objectives, matrix.bits) if TASKS[task].coded else [(Choice(""), 0)]
         for objective, bits in heads:
-            for rule, scale, steps in product(matrix.rules, matrix.scales, matrix.max_steps):
+            axes = product(matrix.rules, matrix.scales, matrix.layers, matrix.max_steps)
+            for rule, scale, layers, steps in axes:
                 yield Point(
                     task=task,
                     dataset=dataset,
@@ -52,11 +61,18 @@ def points(matrix: Matrix) -> Iterator[Point]:
                     objective=objective,
                     bits=bits,
                     rule=rule,
-                    # Backpropagation has no feedback to scale.
-                    scale="xavier" if rule == "bp" else scale,
+                    # Where there is no feedback, or none in the place of weights, there is nothing to choose.
+                    scale=scale if _takes_scale(rule) else "xavier",
+                    layers=ALL_LAYERS if rule == BACKPROPAGATION else layers,
                     max_steps=steps,
                     seed=seed,
                 )
+
+
+def _takes_scale(rule: str) -> bool:
+    """Whether the feedback of each stage that has any can be scaled."""
+    own = [stage.rule for stage in parse_stages(rule) if stage.rule != BACKPROPAGATION]
+    return bool(own) and all(takes_scale(name) for name in own)
 
 
 def pretrain_config(matrix: Matrix, point: Point) -> PretrainConfig:
@@ -78,6 +94,7 @@ def train_config(matrix: Matrix, point: Point) -> TrainedConfig:
         "weights": weights,
         "rule": point.rule,
         "feedback_scale": point.scale,
+        "layers": point.layers,
         "max_steps": point.max_steps,
     }
     if task.coded:
@@ -115,13 +132,13 @@ def _training_settings(task: str, given: Mapping[str, Any], objective: Choice) -
     return merged
 
 
-def attack_configs(matrix: Matrix, task: str, rule: str) -> Iterator[AttackConfig]:
-    """The attacks of a matrix on a run of a task that was trained by a rule; some come more than once."""
+def attack_configs(matrix: Matrix, task: str, feedback: str) -> Iterator[AttackConfig]:
+    """The attacks of a matrix on a run of a task that has this feedback; some come more than once."""
     for choice in matrix.attacks:
         if task in tasks_of(choice):
             axes = choice.epsilons or matrix.epsilons, choice.gradients or matrix.gradients
             for epsilon, gradient in product(*axes):
-                config = _attack_config(matrix, choice, epsilon, own_gradient(gradient, rule))
+                config = _attack_config(matrix, choice, epsilon, own_gradient(gradient, feedback))
                 yield with_gradient(config, build(config))
 
 
@@ -145,12 +162,12 @@ def _attack_config(matrix: Matrix, choice: Choice, epsilon: float, gradient: str
     )
 
 
-def own_gradient(gradient: str, rule: str) -> str:
-    """The gradient under its shortest name: by backpropagation is exact, by the run's own rule is `rule`."""
-    by = rule if gradient == "rule" else gradient.removeprefix("rule:")
-    if gradient == "exact" or by == "bp":
+def own_gradient(gradient: str, feedback: str) -> str:
+    """The gradient under its shortest name: by backpropagation is exact, by the run's own feedback is `rule`."""
+    by = feedback if gradient == "rule" else gradient.removeprefix("rule:")
+    if gradient == "exact" or by == BACKPROPAGATION:
         return "exact"
-    return "rule" if by == rule else gradient
+    return "rule" if by == feedback else gradient
 
 
 def audit_config(matrix: Matrix, task: str) -> AuditConfig:

@@ -16,7 +16,7 @@ from hashrobust.reports.worst_case import attack_name, is_of_run
 Row = Mapping[str, Any]
 EPOCH = "epoch"
 """Column of runs taken at an earlier epoch, to match another's clean score."""
-_OF_MODEL = ("rule", "feedback_scale", "defence", EPOCH)
+_OF_MODEL = ("rule", "feedback_scale", "layers", "defence", EPOCH)
 _OF_SETTING = ("dataset", "backbone", "objective", "bits")
 KINDS = {"exact": "exact", "rule": "rule", "none": "other", "transfer": "other"}
 
