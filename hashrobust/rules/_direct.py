@@ -160,7 +160,7 @@ def prepare_direct(
     """Assignment and M of each of the chosen layers, and the reason for those that cannot have one.
 
     Raises:
-        InputError: the network does not answer with a tensor (B, ...), or all layers read the image.
+        InputError: the network does not answer with a tensor (B, ...), or no layer can have an M (all read the image).
     """
     read, answer = readings(model, probe)
     if not isinstance(answer, Tensor) or answer.dim() < 2 or len(answer) != len(probe):
@@ -184,9 +184,10 @@ def prepare_direct(
             matrix = rule.draw(outputs, math.prod(shape[1:]), draw).to(layer.get_parameter("weight"))
         prepared[name] = Assignment(name, "dfa", rule, seed, "xavier", layers), matrix
     if all(matrix is None for _, matrix in prepared.values()):
+        reasons = left | dict.fromkeys(prepared, "it reads the image itself")
         raise InputError(
-            f"rule 'dfa' changes nothing of this {type(model).__name__}: "
-            f"{', '.join(map(repr, chosen))} read the image itself, choose layers behind them"
+            f"rule 'dfa' changes nothing of this {type(model).__name__}, choose other layers or another rule: "
+            f"{'; '.join(f'{name!r}: {reason}' for name, reason in list(reasons.items())[:5])}"
         )
     return prepared, left
 

@@ -27,8 +27,9 @@ class DirectFeedbackAlignment(LearningRule):
     resnet20 gets the e M of the next block's first convolution and, through its shortcut (and the activation
     behind the sum), what leaves that block; what leaves the last block gets the e M of the head alone. A block's
     second convolution gets the error behind its block, the first the e M of the second. Two layers that read
-    the same h send the sum of two matrices' errors. No error ever passes through a weight but that to the image:
-    layers that read it send W^T delta back, the derivative through the first layer, as no layer stands before it.
+    the same h send the sum of two matrices' errors. No error passes through the weight of a layer that follows the
+    rule but that to the image: layers that read it send W^T delta back, the derivative through the first layer, as no
+    layer stands before it.
 
     Matrices are large where inputs are: (K, elements of h) a layer, 4 bytes a number, 1.1 GB for VGG-16 with 32 bits
     at 224 pixels. They are bound to the size of the images. Scale "matched" does not apply, since no V stands in the

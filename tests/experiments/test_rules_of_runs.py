@@ -176,7 +176,7 @@ def test_the_same_request_finds_its_folder(results: Path, small: Any) -> None:
     [
         ({"rule": "frsf", "layers": "bakbone.*"}, "near are backbone"),
         ({"rule": "dfa", "feedback_scale": "matched"}, "norm could be matched"),
-        ({"rule": "bp@1,dfa", "layers": "conv1"}, "read the image itself"),
+        ({"rule": "bp@1,dfa", "layers": "conv1"}, "reads the image itself"),
         ({"rule": "bp@1,frfs"}, "unknown rule 'frfs'.*did you mean 'frsf'"),
     ],
 )

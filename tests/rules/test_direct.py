@@ -392,8 +392,10 @@ def test_refusals() -> None:
         convert(model, "dfa", scale="matched", probe=x)
     with pytest.raises(InputError, match=r"outputs \(B, K\)"):
         convert(Pair(), "dfa", probe=torch.randn(2, 4))
-    with pytest.raises(InputError, match="'conv1' read the image"):
+    with pytest.raises(InputError, match="'conv1': it reads the image itself"):
         convert(model, "dfa", layers="conv1", probe=x)
+    with pytest.raises(InputError, match="'rows': what it reads is not one row a sample"):
+        convert(Tokens(), "dfa", layers="rows", probe=torch.randn(2, 5, 4))
     assert rule_of(model) == "bp" and not model._forward_hooks
 
     pooled = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
