@@ -132,7 +132,8 @@ class RuleConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("rule", "layers"):
-            object.__setattr__(self, name, "".join(getattr(self, name).split()))
+            parts = (part.strip() for part in getattr(self, name).split(","))
+            object.__setattr__(self, name, ",".join(parts))
         stages = parse_stages(self.rule, self.epochs)
         if self.layers != ALL_LAYERS and {stage.rule for stage in stages} == {BACKPROPAGATION}:
             raise InputError("rule bp is plain backpropagation in all layers: leave layers out")

@@ -201,5 +201,5 @@ def _task(config: FinetuneConfig | ClassifierConfig) -> dict[str, Any]:
 
 def _name(config: FinetuneConfig | ClassifierConfig, digits: str) -> str:
     kind = f"{config.objective}-{config.bits}" if isinstance(config, FinetuneConfig) else "classifier"
-    rule = config.rule.partition(" ")[0]
+    rule = config.rule_slug.partition(" ")[0]
     return f"imported-{slug(config.dataset)}-{config.backbone}-{kind}-{rule}-s{config.seed}-{digits}"

@@ -172,7 +172,7 @@ def _label(row: Any) -> str:
         if not labels.is_missing(row.get("backbone")) and not str(row.get("run", "")).count("foreign")
         else row["run"]
     )
-    rule = labels.rule(str(rule), layers=str(row.get("layers", ALL_LAYERS)))
+    rule = labels.trained_by({**row, "rule": rule})
     return rule if defence in ("none", None) else f"{rule}+{defence}"
 
 

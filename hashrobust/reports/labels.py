@@ -157,9 +157,18 @@ def rule_of(row: Mapping[str, Any], gradient: str = "exact") -> str:
         str(row["rule"]),
         str(row.get("feedback_scale", "xavier")),
         gradient,
-        layers=ALL_LAYERS if is_missing(row.get("layers")) else str(row["layers"]),
+        layers=_layers(row),
         defence="none" if is_undefended(row) else row["defence"],
     )
+
+
+def trained_by(row: Mapping[str, Any]) -> str:
+    """The rule of a row of results, with the layers that follow it, if not all do, and nothing else."""
+    return rule(str(row["rule"]), layers=_layers(row))
+
+
+def _layers(row: Mapping[str, Any]) -> str:
+    return ALL_LAYERS if is_missing(row.get("layers")) else str(row["layers"])
 
 
 def is_undefended(row: Mapping[str, Any]) -> bool:

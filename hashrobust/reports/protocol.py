@@ -70,7 +70,7 @@ def _asked(row: Mapping[str, Any], score: str) -> Asked:
         dataset=plain_name(str(row["dataset"])),
         score=score,
         # What serves as a pre-trained network was trained with backpropagation, from scratch.
-        rule="bp" if row["rule"] == labels.PRETRAINED else str(row["rule"]),
+        rule="bp" if row["rule"] == labels.PRETRAINED else labels.trained_by(row),
         defence="none" if labels.is_undefended(row) else str(row["defence"]),
         attack=str(row["attack"]),
         goal=str(row["goal"]) if attacked else "none",

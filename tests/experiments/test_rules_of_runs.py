@@ -14,11 +14,14 @@ from hashrobust.datasets import load_classification
 from hashrobust.errors import InputError
 from hashrobust.experiments.attack_runs import attack_run, check_gradient_name
 from hashrobust.experiments.audit import AuditConfig
-from hashrobust.experiments.audit.evidence import depth_facts, determinism_facts
+from hashrobust.experiments.audit.model_facts import depth_facts, determinism_facts
 from hashrobust.experiments.audit.plan import RULE, ZERO_STEP, plan
 from hashrobust.experiments.classifier_runs import classify_run, evaluate_classifier, load_classifier
 from hashrobust.experiments.config import AttackConfig, ClassifierConfig, FinetuneConfig
+from hashrobust.experiments.exports import export_run
+from hashrobust.experiments.foreign_runs import load_any
 from hashrobust.experiments.gradient_path import differentiated
+from hashrobust.experiments.imported_runs import import_run
 from hashrobust.experiments.matching import match_epochs
 from hashrobust.experiments.retrieval_runs import evaluate_run
 from hashrobust.experiments.store import Folder
@@ -28,6 +31,7 @@ from hashrobust.models import Classifier, load_tensors
 from hashrobust.progress import Silent
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.labels import rule_of as label_of
+from hashrobust.reports.protocol import our_results
 from hashrobust.reports.write import write_report
 from hashrobust.rules import convert, feedback_state, layers_of, rule_of
 from hashrobust.training import finetune_classifier
@@ -242,3 +246,19 @@ def test_direct_feedback_trains_hidden_layers() -> None:
     data = replace(data, train=train)
     finetune_classifier(model, data, epochs=6, batch_size=50, learning_rate=2e-3, patience=None)
     assert model.accuracy(data.validation) > 0.4
+
+
+def test_no_published_number_is_about_a_rule_in_some_layers(results: Path) -> None:
+    asked = {ours.asked.rule for ours in our_results(results_frame(results), results)}
+    assert asked == {"bp", "dfa", "frsf on backbone.*", "bp@1,frsf on head"}
+
+
+def test_exports_come_back_with_their_layers(results: Path, tmp_path: Path) -> None:
+    run = run_of(results, NAMES[2])
+    for feedback, rule in ((True, "frsf"), (False, "bp")):
+        to = tmp_path / f"export-{feedback}"
+        export_run(run, to, card=lambda *_: "", feedback=feedback)
+        back = import_run(to, tmp_path / "results")
+        assert back.name.startswith("imported-digits-lenet-csq-12-bp1-frsf")
+        model = load_any(back)
+        assert rule_of(model) == rule and layers_of(model) == ("head" if feedback else "*")
