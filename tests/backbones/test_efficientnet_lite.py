@@ -63,7 +63,7 @@ def test_grey_photographs_are_recognised_by_a_model_for_grey_images():
     images = images.mean(dim=1, keepdim=True)
     with torch.no_grad():
         logits = grey.eval()(images)
-        assert torch.equal(logits, colour(images.expand(-1, 3, -1, -1)))
+        torch.testing.assert_close(logits, colour(images.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
     assert (logits.argmax(dim=1) == labels).sum() >= 12
 
 
@@ -77,7 +77,9 @@ def test_small_grey_images_have_the_features_of_repeated_ones(size):
     repeated = images.expand(-1, 3, -1, -1)
     with torch.no_grad():
         features = grey.backbone(grey.normalize(images))
-        assert torch.equal(features, colour.backbone(colour.normalize(repeated)))
+        torch.testing.assert_close(
+            features, colour.backbone(colour.normalize(repeated)), rtol=1e-4, atol=1e-5
+        )
     assert features.std(dim=0).max() > 0
 
 
