@@ -137,9 +137,9 @@ def find(name: str) -> type[TimmBackbone]:
     model, _, tag = name.partition(".")
     if not timm.is_model(model):
         raise UnknownNameError(f"timm has no model '{name}': {did_you_mean(name, timm.list_models())}")
-    tags = timm.models.get_arch_pretrained_cfgs(model)
+    tags = timm.list_pretrained(f"{model}.*")
     if tag and name not in tags:
-        raise UnknownNameError(f"timm has no weights '{name}': {did_you_mean(name, sorted(tags))}")
+        raise UnknownNameError(f"timm has no weights '{name}': {did_you_mean(name, tags)}")
     return _kind(name)
 
 

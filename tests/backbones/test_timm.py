@@ -28,7 +28,7 @@ def timm():
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("resnet10t", 64), ("mobilenetv3_small_050", 64), ("test_vit", 96), ("test_convnext.r160_in1k", 64)],
+    [("resnet10t", 64), ("mobilenetv3_small_050", 64), ("test_vit", 96), ("test_efficientnet.r160_in1k", 64)],
 )
 def test_features_are_timms(timm, name, size):
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ import pytest
 TINY = ("--epochs", "2", "--threads", "1", "--image-size", "16", "--bits", "8")
 
 
-def test_layers_and_stages(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_layers_and_stages(cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = ("--results", tmp_path)
     made = cli("finetune", "--rule", "bp@1,frsf", "--layers", "conv*,fc1", *TINY, *where)
     assert made.code == 0, made.err
@@ -29,6 +29,7 @@ def test_layers_and_stages(cli: Callable[..., Any], tmp_path: Path) -> None:
     )
     assert attacked.code == 0, attacked.err
     assert cli("evaluate", run.name, *where).code == 0
+    monkeypatch.setenv("COLUMNS", "200")
     report = cli("report", tmp_path, "--group-by", "rule,gradient")
     assert report.code == 0, report.err
     assert "bp@1,frsf on conv*,fc1" in " ".join(report.out.split())
