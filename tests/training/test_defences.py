@@ -24,6 +24,7 @@ from hashrobust.training.defences.center_at import CenterAdversarialTraining, ag
 
 FAST: dict[str, Any] = {"batch_size": 50, "learning_rate": 2e-3, "head_learning_rate_factor": 1.0}
 SHORT: dict[str, Any] = {"epsilon": 0.1, "steps": 3, "step_size": 0.05}
+ONE_STEP: dict[str, Any] = {"epsilon": 0.1, "step_size": 0.125}
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,39 @@ def test_the_attacker_follows_the_exact_gradient_in_eval_mode(
     torch.testing.assert_close(found, plain_attack(plain, began, images, centers), rtol=0, atol=1e-6)
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("rule", ["bp", "frsf"])
+def test_the_attacker_may_follow_the_rules_own_gradient(
+    digits: RetrievalDataset, new_model: Callable[..., HashModel], rule: str
+) -> None:
+    model = new_model(rule)
+    images, ids, centers = batch_of(digits, model, CenterAdversarialTraining(**SHORT), 40)
+    by_rule, exact = (
+        CenterAdversarialTraining(**SHORT, gradient=gradient).adversarial(model, images, centers, ids, 4)
+        for gradient in ("rule", "exact")
+    )
+    assert torch.equal(by_rule, exact) == (rule == "bp")
+    start = CenterAdversarialTraining(epsilon=0.1, steps=1, step_size=1e-12)
+    began = start.adversarial(model, images, centers, ids, 4)
+    # The model's own backward pass, as anyone would call it, is that of its rule.
+    expected = plain_attack(model.eval(), began, images, centers)
+    torch.testing.assert_close(by_rule, expected, rtol=0, atol=1e-6)
+
+
+def test_the_fast_defence_takes_one_large_step(
+    digits: RetrievalDataset, new_model: Callable[..., HashModel]
+) -> None:
+    fast = build_defence("center-fast", {}, seed=3)
+    assert isinstance(fast, CenterAdversarialTraining)
+    model = new_model()
+    images, ids, centers = batch_of(digits, model, fast, 30)
+    same = CenterAdversarialTraining(steps=1, step_size=1.25 * 8 / 255, seed=3)
+    calls: list[int] = []
+    handle = model.register_forward_hook(lambda *_: calls.append(1))
+    found = fast.adversarial(model, images, centers, ids, 0)
+    handle.remove()
+    assert torch.equal(found, same.adversarial(model, images, centers, ids, 0)) and len(calls) == 1
 
 
 def test_normalisation_is_that_of_eval_mode_and_stays_as_it_was() -> None:
@@ -341,14 +375,15 @@ def test_adversarially_trained_models_are_more_robust(
 ) -> None:
     """The purpose of it: at the training epsilon more mAP is left, and the clean mAP is no lower for it."""
     measured = {}
-    for defence, params in (("none", {}), ("center-at", SHORT)):
+    for defence, params in (("none", {}), ("center-at", SHORT), ("center-fast", ONE_STEP)):
         model = new_model()
         finetune(model, digits, epochs=4, defence=defence, defence_params=params, **FAST)
         measured[defence] = scores(model, digits, 0.1)
-    (clean, left), (clean_defended, left_defended) = measured["none"], measured["center-at"]
+    clean, left = measured.pop("none")
     assert clean - left > 0.2
-    assert clean_defended > clean - 0.05
-    assert left_defended > left + 0.08
+    for clean_defended, left_defended in measured.values():
+        assert clean_defended > clean - 0.05
+        assert left_defended > left + 0.08
 
 
 # ---- bad input
@@ -368,6 +403,8 @@ def test_adversarially_trained_models_are_more_robust(
         ("center-at", {"step_size": 0.0}, "step_size of defence center-at is 0"),
         ("center-at", {"steps": 0}, "steps of defence center-at is 0"),
         ("center-at", {"steps": 1.5}, "steps of defence center-at is 1.5"),
+        ("center-at", {"gradient": "exakt"}, "gradient of defence center-at is 'exakt': give exact or rule"),
+        ("center-fast", {"steps": 0}, "steps of defence center-fast is 0"),
         ("none", {"weight": 2}, "weight without a defence"),
     ],
 )

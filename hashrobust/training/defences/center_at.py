@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,8 +32,9 @@ class CenterAdversarialTraining(Defence):
 
     -weight * mean of A(x') over the batch + quantization_weight * mean of norm2(u(x') - sign u(x'))^2.
 
-    x' is the last of `steps` sign steps down the exact gradient of A, whatever rule the model is trained by,
-    from a random start in the ball, with the model in eval mode; the loss is taken in training mode.
+    x' is the last of `steps` sign steps down the gradient of A from a random start in the ball, with the model in
+    eval mode; the loss is taken in training mode. The attacker's gradient is the exact one, whatever rule the model
+    is trained by, unless `gradient` is "rule": whether a rule's own is enough to train against is a question to ask.
 
     Args:
         weight: lambda; 0 leaves the loss as it is, at the full cost.
@@ -39,17 +42,21 @@ class CenterAdversarialTraining(Defence):
         steps: gradient steps of the attacker.
         step_size: of each, in pixel units.
         quantization_weight: SAAT takes 1e-4.
+        gradient: the attacker's in training, "exact" or "rule".
         seed: keys the random starts, with the step and the sample id.
 
     Raises:
         InputError: a value out of range.
     """
 
+    name: ClassVar[str] = "center-at"
+
     weight: float = 1.0
     epsilon: float = 8 / 255
     steps: int = 7
     step_size: float = 2 / 255
     quantization_weight: float = 0.0
+    gradient: str = "exact"
     seed: int = 0
     _codes: Tensor = field(init=False, repr=False)
     _labels: Tensor = field(init=False, repr=False)
@@ -61,13 +68,15 @@ class CenterAdversarialTraining(Defence):
             self._check(name, lambda value: 0 < value <= 1, "pixels are in [0, 1], give one such as 8/255")
         if not isinstance(self.steps, int) or self.steps < 1:
             raise InputError(
-                f"steps of defence center-at is {self.steps!r}: give a whole number of 1 or more"
+                f"steps of defence {self.name} is {self.steps!r}: give a whole number of 1 or more"
             )
+        if self.gradient not in ("exact", "rule"):
+            raise InputError(f"gradient of defence {self.name} is {self.gradient!r}: give exact or rule")
 
     def _check(self, name: str, fits: Callable[[float], bool], mend: str) -> None:
         value = getattr(self, name)
         if not isinstance(value, int | float) or not fits(value):
-            raise InputError(f"{name} of defence center-at is {value!r}: {mend}")
+            raise InputError(f"{name} of defence {self.name} is {value!r}: {mend}")
 
     def start_epoch(self, model: Network, train: Split) -> None:
         """Encode the training images, not augmented, in eval mode: center codes are taken from these."""
@@ -94,7 +103,7 @@ class CenterAdversarialTraining(Defence):
         lower, upper = ball(images, self.epsilon)
         noise = uniform_noise(images, ids, "start", key_seed("center-at", self.seed, step))
         moved = project(images + self.epsilon * noise, lower, upper)
-        with frozen(model), exact_gradient(model):
+        with frozen(model), exact_gradient(model) if self.gradient == "exact" else nullcontext():
             for _ in range(self.steps):
                 moved.requires_grad_()
                 # Summed, so that each sample's gradient is its own.
