@@ -78,7 +78,7 @@ def _print_plan(planned: Planned, found: Estimate, jobs: int) -> None:
     stdout.print(table)
     for pace in found.paces:
         _say(
-            f"{pace.backbone} on {pace.dataset}, {pace.task}: {pace.training_step:.3g} s a training step of "
+            f"{pace.network} on {pace.dataset}, {pace.task}: {pace.training_step:.3g} s a training step of "
             f"{pace.batch_size} images, {100 * pace.gradient:.3g} s an attack step of 100"
         )
     for sentence in found.unmeasured:

@@ -142,7 +142,7 @@ def test_the_files_that_ship_can_be_planned(path: Path, tmp_path: Path) -> None:
     assert planned.study.name == path.stem
     assert planned.study.results == f"results/{path.stem}"
     summary = {(stage, task): total for stage, task, total, _ in planned.summary()}
-    one_task = path.stem in ("objectives", "imagenet-weights")
+    one_task = path.stem in ("defences", "imagenet-weights", "objectives")
     assert {task for _, task in summary} == {"hashing"} | (set() if one_task else {"classification"})
     seeds = {cell.config.seed for cell in planned.used()}
     assert seeds == ({0} if path.stem == "objectives" else {0, 1} if path.stem == "quick" else {0, 1, 2})
@@ -184,3 +184,18 @@ def test_the_published_study_holds_what_was_asked_for(tmp_path: Path) -> None:
     curve = {c.max_steps for c in trained.values() if (c.backbone, c.rule) == ("lenet", "frsf")}
     assert curve == {None, 0, 10, 100, 1000}
     assert any(config.feedback_scale == "matched" for config in trained.values())
+
+
+def test_each_defence_is_timed_by_itself(cli, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    defended = 'finetune.hashing.defence = "center-at"\nfinetune.hashing.defence_params = { steps = 2 }\n'
+    file.write_text(
+        STUDY.replace('["hashing", "classification"]', '["hashing"]')
+        + f"[[matrix]]\n[[matrix]]\n{defended}[[matrix]]\n{defended.replace('2', '9')}"
+    )
+    plan = json.loads(cli("study", file, "--dry-run", "--json").out)
+    paces = {pace["defence"]: pace["training"] for pace in plan["paces"]}
+    assert list(paces) == ["none", "center-at steps=2", "center-at steps=9"]
+    assert len(set(paces.values())) == 3
+    shown = cli("study", file, "--dry-run")
+    assert "lenet with center-at steps=9 on digits, hashing" in " ".join(shown.out.split())

@@ -17,7 +17,7 @@ from hashrobust.attacks import GradientAttack, SearchAttack
 from hashrobust.datasets import LabelledDataset, RetrievalDataset
 from hashrobust.experiments.attack_runs import build
 from hashrobust.experiments.audit.plan import plan
-from hashrobust.experiments.config import AttackConfig
+from hashrobust.experiments.config import AttackConfig, FinetuneConfig, TrainingConfig
 from hashrobust.experiments.conversion import staged_rule
 from hashrobust.experiments.environment import choose_device, threads
 from hashrobust.experiments.gradient_path import differentiated, gradient_path
@@ -38,17 +38,23 @@ _PER_ATTACK = 0.3
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds on this machine for one network: an image of a training step, of a pass forward, of a gradient; and
-    for loading the data."""
+    """Seconds on this machine for one network, trained with one defence: an image of a training step, of a pass
+    forward, of a gradient; and for loading the data."""
 
     task: str
     dataset: str
     backbone: str
+    defence: str
     training: float
     forward: float
     gradient: float
     loading: float
     batch_size: int
+
+    @property
+    def network(self) -> str:
+        """The network in words, such as "lenet with center-at"."""
+        return _words(self.backbone, self.defence)
 
     @property
     def training_step(self) -> float:
@@ -87,18 +93,33 @@ def estimate(planned: Planned, progress: Progress | None = None) -> Estimate:
                 f"{source.missing} (the time of {len(source.cells)} trainings is not measured)"
             )
             continue
-        for backbone in dict.fromkeys(cell.config.backbone for cell in source.cells):
-            progress.say(f"measuring {backbone} on {source.dataset}, {source.task}")
-            pace = _measure(planned, source, source.data, backbone)
-            result.paces.append(pace)
-            for cell in source.cells:
-                if cell.config.backbone == backbone:
-                    _add(result, planned, cell, pace, source.data)
+        paces: dict[tuple[str, str], Pace] = {}
+        for cell in source.cells:
+            kind = cell.config.backbone, _defence(cell.config)
+            if kind not in paces:
+                progress.say(f"measuring {_words(*kind)} on {source.dataset}, {source.task}")
+                paces[kind] = _measure(planned, source, source.data, *kind)
+            _add(result, planned, cell, paces[kind], source.data)
+        result.paces.extend(paces.values())
     return result
 
 
-def _measure(planned: Planned, source: Source, data: LabelledDataset, backbone: str) -> Pace:
-    """A few training steps and one gradient of a fresh network, by a rule if the study has one."""
+def _defence(config: TrainingConfig) -> str:
+    """What a training costs more than others of its network, as a name: the defence with its parameters."""
+    params = getattr(config, "defence_params", {})
+    words = " ".join(f"{name}={params[name]}" for name in sorted(params))
+    return f"{getattr(config, 'defence', 'none')} {words}".rstrip()
+
+
+def _words(backbone: str, defence: str) -> str:
+    return backbone if defence == "none" else f"{backbone} with {defence}"
+
+
+def _measure(planned: Planned, source: Source, data: LabelledDataset, backbone: str, defence: str) -> Pace:
+    """A few training steps and one gradient of a fresh network, by a rule if the study has one.
+
+    A pre-training takes the pace of the trainings that follow, without their defence.
+    """
     task, device = TASKS[source.task], choose_device(planned.place.device)
     asked = [
         cell.config
@@ -107,7 +128,10 @@ def _measure(planned: Planned, source: Source, data: LabelledDataset, backbone: 
         and (cell.task, cell.config.dataset) == (source.task, source.dataset)
         and (cell.config.image_size, cell.config.backbone) == (source.image_size, backbone)
     ]
-    config = replace(max(asked, key=lambda config: config.rule != "bp"), max_steps=None)
+    same = [config for config in asked if _defence(config) == defence]
+    config = replace(max(same or asked, key=lambda config: config.rule != "bp"), max_steps=None)
+    if not same and isinstance(config, FinetuneConfig):
+        config = replace(config, defence="none", defence_params={})
     shape = {
         "channels": data.image_shape[0],
         "image_size": data.image_shape[-1],
@@ -129,6 +153,7 @@ def _measure(planned: Planned, source: Source, data: LabelledDataset, backbone: 
         task=source.task,
         dataset=source.dataset,
         backbone=backbone,
+        defence=defence,
         training=watch.seconds_an_image,
         forward=forward / len(images),
         gradient=gradient / len(images),
@@ -229,7 +254,10 @@ def _training_seconds(cell: TrainedCell, pace: Pace, data: LabelledDataset) -> f
             if isinstance(data, RetrievalDataset)
             else len(data.asked)
         )
-        passes = asked + (1 + math.ceil(steps / steps_an_epoch)) * len(data.validation)
+        epochs = math.ceil(steps / steps_an_epoch)
+        passes = asked + (1 + epochs) * len(data.validation)
+        if pace.defence != "none":
+            passes += epochs * images  # for what a defence prepares
     trained = min(steps * config.batch_size, steps / steps_an_epoch * images)
     return trained * pace.training + passes * pace.forward + pace.loading
 
