@@ -190,7 +190,7 @@ def test_each_defence_is_timed_by_itself(cli, file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     defended = 'finetune.hashing.defence = "center-at"\nfinetune.hashing.defence_params = { steps = 2 }\n'
     file.write_text(
-        STUDY.replace('["hashing", "classification"]', '["hashing"]')
+        STUDY.replace('["hashing", "classification"]', '["hashing"]').replace("pgd", "hag")
         + f"[[matrix]]\n[[matrix]]\n{defended}[[matrix]]\n{defended.replace('2', '9')}"
     )
     plan = json.loads(cli("study", file, "--dry-run", "--json").out)
