@@ -1,4 +1,4 @@
-"""Figures of scores: against epsilon, the masking gap, and a run's training."""
+"""Figures of scores: against epsilon, and the masking gap."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from hashrobust.errors import InputError
 from hashrobust.reports import labels
-from hashrobust.reports.style import colour_of, save, styled
+from hashrobust.reports.style import CHANCE, colour_of, grid, legend, save, styled
 from hashrobust.reports.summary import records, summarise, with_exact_twins
 
 Row = dict[str, Any]
 _PANEL = ("dataset", "backbone", "bits", "objective", "attack", "preset", "goal")
 _LINE = ("rule", "feedback_scale", "layers", "defence", "gradient")
-_CHANCE: Row = {"color": "0.45", "linestyle": ":", "linewidth": 1.5, "label": "chance"}
 _THEORY: Row = {"color": "0.45", "linestyle": "-.", "linewidth": 1.2, "label": "theory (mean over runs)"}
 
 
@@ -30,6 +26,7 @@ _THEORY: Row = {"color": "0.45", "linestyle": "-.", "linewidth": 1.2, "label": "
 def map_against_epsilon(frame: pd.DataFrame, path: Path, *, also: Sequence[str] = ()) -> list[Path]:
     """mAP (t-mAP of targeted attacks) against epsilon, a panel an attack and objective, a colour a rule.
 
+    Where any attack was run at several epsilons, those at a single one are left to the tables (`swept`).
     Exact gradient solid, rule gradient dashed, another rule's feedback dotted in that rule's colour, a
     defended model with diamonds;
     bands are one standard deviation over seeds, or the 95% interval over queries for one seed.
@@ -37,11 +34,11 @@ def map_against_epsilon(frame: pd.DataFrame, path: Path, *, also: Sequence[str] 
     Raises:
         InputError: the frame holds no attack.
     """
-    panels = _panels(with_exact_twins(_attacked(frame)))
-    figure, axes = _grid(len(panels), width=4.6, height=3.6)
+    panels = _panels(with_exact_twins(swept(_attacked(frame))))
+    figure, axes = grid(len(panels), width=4.6, height=3.6)
     for axis, panel in zip(axes, panels, strict=True):
         _draw_epsilons(axis, panel)
-    _legend(figure, axes)
+    legend(figure, axes)
     return save(figure, path, also)
 
 
@@ -65,7 +62,7 @@ def _draw_epsilons(axis: Axes, panel: pd.DataFrame) -> None:
         axis.plot(255 * theory.index.to_numpy(), 100 * theory.to_numpy(), **_THEORY)
     chance = summary[f"chance_{metric}"].mean()
     if not math.isnan(chance):
-        axis.axhline(100 * chance, **_CHANCE)
+        axis.axhline(100 * chance, **CHANCE)
     axis.set_title(_panel_title(first))
     axis.set_xlabel("epsilon (255ths; 0: no attack)")
     axis.set_ylabel(labels.heading(metric))
@@ -121,7 +118,8 @@ def _colour(row: Row) -> str:
 def _line_name(row: Row, extra: Sequence[str]) -> str:
     gradient = "rule" if labels.is_rule_gradient(str(row["gradient"])) else str(row["gradient"])
     shown = labels.rule_of(row, str(row["gradient"]))
-    others = "".join(f", {labels.name(k)} {labels.setting(k, row[k])}" for k in extra)
+    told = [k for k in extra if not labels.is_missing(row[k])]
+    others = "".join(f", {labels.name(k)} {labels.setting(k, row[k])}" for k in told)
     words = {"none": "no gradient", "transfer": "transfer"}.get(gradient, f"{gradient} gradient")
     return f"{shown}, {words}{others}"
 
@@ -143,10 +141,10 @@ def masking_gap_bars(frame: pd.DataFrame, path: Path, *, also: Sequence[str] = (
         )
     by_rule.attrs = dict(frame.attrs)
     panels = _panels(by_rule)
-    figure, axes = _grid(len(panels), width=5.2, height=3.6)
+    figure, axes = grid(len(panels), width=5.2, height=3.6)
     for axis, panel in zip(axes, panels, strict=True):
         _draw_gaps(axis, panel)
-    _legend(figure, axes)
+    legend(figure, axes)
     return save(figure, path, also)
 
 
@@ -197,60 +195,22 @@ def _whiskers(group: pd.DataFrame) -> Any:
     return np.clip(np.nan_to_num(np.stack([low, high])), 0, None)
 
 
-@styled
-def training_curves(
-    history: pd.DataFrame, alignment: pd.DataFrame | None, path: Path, *, also: Sequence[str] = ()
-) -> list[Path]:
-    """A run's loss and validation score by epoch and, where its rule has feedback weights, the angle of
-    each layer's feedback to its weights and the ratio of their norms.
-
-    Raises:
-        InputError: the history has no epoch.
-    """
-    if history.empty:
-        raise InputError("the training history has no epoch: let `hashrobust finetune` run for at least one")
-    aligned = alignment is not None and not alignment.empty
-    score = "validation_accuracy" if "validation_accuracy" in history.columns else "validation_map"
-    figure, axes = _grid(4 if aligned else 2, width=4.6, height=3.2, columns=2)
-    whole: Row = {"marker": "o", "markersize": 3, "color": "#0072B2"}
-    for axis, column, head, factor in (
-        (axes[0], "loss", "training loss", 1),
-        (axes[1], score, labels.heading(score), 100),
-    ):
-        if column in history.columns:
-            axis.plot(history["epoch"], factor * history[column].astype(float), **whole)
-        axis.set_ylabel(head)
-    if alignment is not None and aligned:
-        _draw_alignment(axes[2], alignment, "angle_degrees", "angle of feedback to weights (degrees)")
-        _draw_alignment(axes[3], alignment, "norm_ratio", "norm of feedback / norm of weights")
-        axes[2].axhline(90, **{**_CHANCE, "label": "90 degrees: unrelated"})
-        _legend(figure, axes[2:])
-    for axis in axes:
-        axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return save(figure, path, also)
-
-
-def _draw_alignment(axis: Axes, alignment: pd.DataFrame, column: str, head: str) -> None:
-    """One line a layer, from the first (dark) to the last (light)."""
-    layers = list(dict.fromkeys(alignment["layer"]))
-    for position, layer in enumerate(layers):
-        rows = alignment[alignment["layer"] == layer]
-        depth = position / max(1, len(layers) - 1)
-        axis.plot(rows["epoch"], rows[column], color=_viridis(depth), label=str(layer), linewidth=1.3)
-    axis.set_ylabel(head)
-
-
-def _viridis(depth: float) -> Any:
-    return colormaps["viridis"](0.9 * depth)
-
-
 def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
     attacked = frame[frame["attack"] != "none"]
     if attacked.empty:
         raise InputError("the results hold no finished attack to draw: run `hashrobust attack` first")
     attacked.attrs = dict(frame.attrs)
     return attacked
+
+
+def swept(frame: pd.DataFrame) -> pd.DataFrame:
+    """The attacks of a frame that were run at several epsilons; all of them if none was."""
+    several = frame.groupby(list(_PANEL), dropna=False)["epsilon"].transform("nunique") > 1
+    if not several.any():
+        return frame
+    kept = frame[several]
+    kept.attrs = dict(frame.attrs)
+    return kept
 
 
 def _panels(frame: pd.DataFrame) -> list[pd.DataFrame]:
@@ -263,23 +223,3 @@ def _panels(frame: pd.DataFrame) -> list[pd.DataFrame]:
 def _panel_title(row: Any) -> str:
     attack = row["attack"] if row["preset"] == "default" else f"{row['attack']} ({row['preset']})"
     return f"{attack}, {row['goal']}\n{labels.what_of(row)}"
-
-
-def _grid(count: int, *, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    columns = min(columns, count)
-    width *= 1.6 if count == 1 else 1  # room for the legend below
-    rows = math.ceil(count / columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = [figure.add_subplot(rows, columns, position + 1) for position in range(count)]
-    return figure, axes
-
-
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend below the panels for all that they show."""
-    handles: dict[str, Any] = {}
-    for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    columns = max(1, int(figure.get_figwidth() // 3.2))
-    figure.set_figheight(figure.get_figheight() + 0.21 * math.ceil(len(handles) / columns) + 0.15)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)

@@ -67,8 +67,8 @@ def depends_on_gradient(metric: str) -> bool:
 
 
 def name(column: str) -> str:
-    """What a column is called, without its unit."""
-    return _NAMES.get(column, column.replace("_", " "))
+    """What a column is called, without its unit; a parameter of an attack by its own name."""
+    return _NAMES.get(column, column.removeprefix("params.").replace("_", " "))
 
 
 def heading(metric: str, *, gradient: str = "") -> str:

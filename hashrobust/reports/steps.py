@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from hashrobust.errors import InputError
 from hashrobust.reports import labels
-from hashrobust.reports.style import colour_of, save, styled
+from hashrobust.reports.style import CHANCE, colour_of, grid, legend, save, styled
 from hashrobust.reports.summary import records, summarise
 
 MAX_STEPS = "max_steps"
@@ -57,18 +56,10 @@ def steps_curves(frame: pd.DataFrame, path: Path, *, also: Sequence[str] = ()) -
         raise InputError(
             "no runs that are otherwise alike differ in max_steps: fine-tune with --max-steps first"
         )
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.8 * columns, 3.8 * rows), layout="constrained")
-    axes = [figure.add_subplot(rows, columns, place + 1) for place in range(len(panels))]
+    figure, axes = grid(len(panels), width=4.8, height=3.8)
     for axis, panel in zip(axes, panels, strict=True):
         _draw(axis, panel)
-    handles = {
-        label: handle
-        for axis in axes
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+    legend(figure, axes)
     return save(figure, path, also)
 
 
@@ -112,7 +103,7 @@ def _draw(axis: Axes, panel: pd.DataFrame) -> None:
             label=f"{rule}, {gradient} gradient",
         )
         axis.fill_between(x, y - spread, y + spread, color=colour_of(str(rule)), alpha=0.12, linewidth=0)
-    axis.axhline(100 * float(summary[f"chance_{score}"].mean()), color="0.45", linestyle=":", label="chance")
+    axis.axhline(100 * float(summary[f"chance_{score}"].mean()), **CHANCE)
     axis.set_xticks(range(len(ticks)), list(places))
     axis.set_xlabel("fine-tuning steps")
     axis.set_ylabel(labels.heading(score))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hashrobust.errors import InputError
@@ -26,6 +28,8 @@ RULE_COLOURS = {
 
 SPARE_COLOURS = ("#009E73", "#0072B2", "#882255", "#999933")
 RELEVANT, IRRELEVANT = "#009E73", "#CC3311"
+CHANCE: dict[str, Any] = {"color": "0.45", "linestyle": ":", "linewidth": 1.5, "label": "chance"}
+"""The line of what knows nothing."""
 _SUFFIXES = (".png", ".pdf", ".svg")
 _SETTINGS: Any = {
     "font.size": 10,
@@ -49,6 +53,27 @@ def colour_of(rule: str) -> str:
     if rule in RULE_COLOURS:
         return RULE_COLOURS[rule]
     return SPARE_COLOURS[sum(rule.encode()) % len(SPARE_COLOURS)]
+
+
+def grid(count: int, *, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, each so many inches wide and high."""
+    columns = min(columns, count)
+    width *= 1.6 if count == 1 else 1  # room for the legend below
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, position + 1) for position in range(count)]
+    return figure, axes
+
+
+def legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend below the panels for all that they show."""
+    handles: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    columns = max(1, int(figure.get_figwidth() // 3.2))
+    figure.set_figheight(figure.get_figheight() + 0.21 * math.ceil(len(handles) / columns) + 0.15)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
 
 
 def save(figure: Figure, path: Path, also: Sequence[str] = ()) -> list[Path]:

@@ -163,7 +163,7 @@ def attack_name(row: Mapping[str, Any], *, gradient: bool = True) -> str:
     preset = "" if row["preset"] in ("default", "none") else f" ({row['preset']})"
     goal = [] if row["goal"] in ("non-targeted", "none") else [str(row["goal"])]
     own = [
-        f"{labels.name(name.removeprefix('params.'))} {_parameter(name, row[name])}"
+        f"{labels.name(name)} {_parameter(name, row[name])}"
         for name in sorted(row)
         if name.startswith("params.") and not labels.is_missing(row[name])
     ]

@@ -16,7 +16,7 @@ from hashrobust.reports import labels
 from hashrobust.reports.audit_attacks import without_audits
 from hashrobust.reports.audits import audit_bars, audits_frame, audits_table
 from hashrobust.reports.comparison import compare, comparison_frame, comparison_table
-from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, training_curves
+from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars
 from hashrobust.reports.filters import filter_frame
 from hashrobust.reports.findings import findings
 from hashrobust.reports.formats import Table, to_latex, to_markdown, write_frame, write_text
@@ -25,6 +25,7 @@ from hashrobust.reports.pictures import attack_examples
 from hashrobust.reports.steps import has_curves, steps_curves, whole_trainings
 from hashrobust.reports.summary import by_task
 from hashrobust.reports.tables import paper_table, summary_table
+from hashrobust.reports.training import training_curves
 from hashrobust.reports.worst_case import worst_case_frame, worst_case_tables, worst_cases
 
 FORMATS = ("csv", "parquet", "md", "tex", "png", "pdf", "svg")

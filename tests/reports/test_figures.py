@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,12 +9,13 @@ from PIL import Image
 
 from hashrobust.errors import InputError, StoreError
 from hashrobust.experiments.store import list_runs
-from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, training_curves
+from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, swept
 from hashrobust.reports.filters import filter_frame
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.pictures import attack_examples, search_picture
 from hashrobust.reports.style import colour_of
 from hashrobust.reports.summary import with_exact_twins
+from hashrobust.reports.training import training_curves
 from hashrobust.reports.write import write_report
 
 
@@ -32,11 +35,31 @@ def shows(path, colour: str) -> bool:
 
 
 def test_epsilon_figure_has_a_colour_for_each_rule_and_grows_with_panels(frame, tmp_path):
-    (path,) = map_against_epsilon(frame, tmp_path / "all.png")
+    (path,) = map_against_epsilon(filter_frame(frame, ["epsilon=8/255"]), tmp_path / "all.png")
     (single,) = map_against_epsilon(filter_frame(frame, ["attack=center", "rule!=usf"]), tmp_path / "one.png")
     assert pixels(path).shape[1] > 1.5 * pixels(single).shape[1]
     assert all(shows(path, colour_of(rule)) for rule in ("bp", "usf", "frsf"))
     assert shows(single, colour_of("frsf")) and not shows(single, colour_of("usf"))
+
+
+def test_attacks_at_one_epsilon_are_left_to_the_tables_where_others_have_several(make, tmp_path):
+    run = make["run"](tmp_path / "results", "bp", 0)
+    for epsilon in (4, 8):
+        make["attack"](run, 0.5, attack="center", epsilon=epsilon / 255)
+    make["attack"](run, 0.4, attack="hag", epsilon=8 / 255)
+    frame = results_frame(tmp_path / "results")
+    assert set(swept(filter_frame(frame, ["attack!=none"]))["attack"]) == {"center"}
+    assert set(swept(filter_frame(frame, ["attack!=none", "epsilon=8/255"]))["attack"]) == {"center", "hag"}
+
+
+def test_legends_name_a_parameter_only_where_it_was_set(make, tmp_path):
+    run = make["run"](tmp_path / "results", "bp", 0)
+    for epsilon in (4, 8):
+        make["attack"](run, 0.5, attack="center", epsilon=epsilon / 255)
+    make["attack"](run, 0.4, attack="center", epsilon=8 / 255, params={"loss": "dot"})
+    (path,) = map_against_epsilon(results_frame(tmp_path / "results"), tmp_path / "figure.svg")
+    words = re.findall(r"<!-- (.*?) -->", path.read_text())
+    assert "bp, exact gradient" in words and "bp, exact gradient, loss dot" in words
 
 
 def test_rule_gradient_is_drawn_with_its_exact_twin_even_when_that_is_filtered_out(frame):
