@@ -99,6 +99,17 @@ def test_other_queries_and_other_epsilons_are_never_joined(tmp_path: Path, make:
     assert worst_case_tables(cases) == []  # one attack each: nothing to join
 
 
+def test_a_single_attack_is_shown_beside_those_that_had_several(tmp_path: Path, make: Make) -> None:
+    for rule, gradients in (("frsf", ("exact", "rule")), ("bp", ("exact",))):
+        run = make["run"](tmp_path, rule, 0)
+        for gradient in gradients:
+            attack = make["attack"](run, 0.5, attack="center", epsilon=EPSILON, gradient=gradient)
+            set_queries(attack, [0, 1], [0.9, 0.9], [0.1, 0.2])
+    (table,) = worst_case_tables(worst_cases(results_frame(tmp_path), tmp_path))
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert {(row["rule"], row["attacks"]) for row in rows} == {("frsf", "2"), ("bp", "1")}
+
+
 def test_attacks_of_one_name_are_told_apart(tmp_path: Path, make: Make) -> None:
     run = make["run"](tmp_path, "frsf", 0)
     made = [make["attack"](run, 0.5, attack="center", epsilon=EPSILON, batch_size=n) for n in (50, 100)]
