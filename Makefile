@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := hashrobust tests benchmarks
 
-.PHONY: setup demo test check format bench clean
+.PHONY: setup demo test check format arrows bench clean
 
 setup: .venv/ready
 
@@ -29,6 +29,10 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+# The imports that docs/design.md draws.
+arrows: setup
+	$(BIN)/python tests/arrows.py
 
 bench: setup
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "hashrobust"
+from .arrows import ENTRANCES, FILES, PACKAGE, drawing, drawn, imported_modules, part_of, parts_imported
 
 # From the bottom up; a part may import those of lower layers, never its siblings.
 LAYERS: tuple[frozenset[str], ...] = (
@@ -26,7 +25,6 @@ LAYERS: tuple[frozenset[str], ...] = (
 )
 # `options` checks values with the errors; nothing below `experiments` may know run folders.
 DEPTH = {part: depth for depth, layer in enumerate(LAYERS) for part in layer}
-FREE = {"__init__", "__main__"}
 NO_TORCH = ("reports", "metrics")
 TORCH_FREE_FILES = (
     "experiments/store.py",
@@ -38,42 +36,19 @@ TORCH_FREE_FILES = (
 )
 
 
-def part_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imported_modules(path: Path) -> set[str]:
-    """Absolute names of all modules that a file imports, wherever the statement stands."""
-    package = ["hashrobust", *path.relative_to(PACKAGE).parts[:-1]]
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            found.add(stem)
-            if stem == "hashrobust":
-                found.update(f"hashrobust.{alias.name}" for alias in node.names)
-    return found
-
-
-FILES = sorted(PACKAGE.rglob("*.py"))
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path: Path) -> None:
     own = part_of(path)
-    if own in FREE:
+    if own in ENTRANCES:
         return
-    for module in imported_modules(path):
-        names = module.split(".")
-        if names[0] != "hashrobust" or len(names) == 1 or names[1] == own:
-            continue
-        other = names[1]
-        assert other in DEPTH, f"{own} imports {module}, which has no layer"
+    for other in parts_imported(path):
+        assert other in DEPTH, f"{own} imports {other}, which has no layer"
         allowed = DEPTH[other] < DEPTH[own]
-        assert allowed, f"{path.relative_to(PACKAGE)} imports {module}: {own} may not know {other}"
+        assert allowed, f"{path.relative_to(PACKAGE)} imports {other}: {own} may not know it"
+
+
+def test_arrows_in_the_design_are_those_of_the_code() -> None:
+    assert drawn() == drawing(), "the imports have changed: look whether they should, then `make arrows`"
 
 
 @pytest.mark.parametrize(
