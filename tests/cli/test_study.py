@@ -131,7 +131,11 @@ def test_the_plan_is_told_where_data_and_weights_are_missing(cli, tmp_path, monk
     # 3 networks, 5 rules, 3 seeds; 4 data sets with 3 objectives, or 2 data sets.
     assert ["training", "by", "rule", "hashing", "540", "0", "540", "not", "measured"] in rows
     assert ["training", "by", "rule", "classification", "90", "0", "90", "not", "measured"] in rows
-    for what in ("cifar10 is not on this machine", "list:data/coco lacks", "ImageNet weights of vgg16"):
+    for what in (
+        "cifar10 is not on this machine",
+        "mscoco is not on this machine",
+        "ImageNet weights of vgg16",
+    ):
         assert what in done.out
     assert "with one process" not in done.out
 
