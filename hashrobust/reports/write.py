@@ -60,47 +60,21 @@ def write_report(
         if name not in FORMATS:
             raise InputError(f"unknown report format '{name}': {did_you_mean(name, list(FORMATS))}")
     whole = filter_frame(results_frame(results), filters)
-    frame, left_out_of_all = shown_rows(whole)
-    summaries = summary_tables(frame, group_by, metric)
-    attacked = bool((frame["attack"] != "none").any())
-    papers = paper_table(frame) if attacked else []
+    frame, left_out = shown_rows(whole)
+    summaries = summary_tables(frame, group_by, metric)  # a wrong column is told before anything is written
+    kinds = [name for name in ("png", "pdf", "svg") if name in formats]
     written = [
         write_frame(whole, output / f"results.{name}") for name in ("csv", "parquet") if name in formats
     ]
-    if papers and "md" in formats:
-        written.append(write_text("\n".join(map(to_markdown, papers)), output / "paper_table.md"))
-    if papers and "tex" in formats:
-        written.append(write_text("\n".join(map(to_latex, papers)), output / "paper_table.tex"))
+    written += _papers(frame, output, formats)
     written += _worst_cases(whole, results, output, formats)
-    kinds = [name for name in ("png", "pdf", "svg") if name in formats]
     written += _audits(results, output, formats, kinds)
     written += _published(frame, results, output, formats) if published else []
-    figures, left_out = _figures(frame, results, output, kinds) if kinds else ([], [])
-    if kinds and has_curves(whole):
-        figures += steps_curves(without_audits(whole)[0], output / f"steps.{kinds[0]}", also=kinds[1:])
+    figures, not_drawn = _figures(whole, frame, results, output, kinds) if kinds else ([], [])
     written += figures
     if "md" in formats:
-        shown = [path.relative_to(output).as_posix() for path in figures if path.suffix == ".png"]
-        page = [
-            _heading(whole, filters),
-            *left_out_of_all,
-            *map(to_markdown, summaries),
-            *findings(frame),
-            *left_out,
-        ]
-        page += (
-            ["Tables for a paper: [paper_table.md](paper_table.md)."]
-            if papers
-            else ["No attack is finished."]
-        )
-        for name, what in (
-            ("worst_case.md", "Worst case over all attacks"),
-            ("audits.md", "Audits side by side"),
-            ("published.md", "Published numbers beside ours"),
-        ):
-            if output / name in written:
-                page.append(f"{what}: [{name}]({name}).")
-        page += [f"![{Path(name).stem}]({name})" for name in shown]
+        told = [*left_out, *map(to_markdown, summaries), *findings(frame), *not_drawn]
+        page = [*_heading(whole, filters), *told, *_links(written, figures, output)]
         written.append(write_text("\n\n".join(page) + "\n", output / "summary.md"))
     return written
 
@@ -110,6 +84,16 @@ def shown_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     without, of_audits = without_audits(frame)
     whole, of_steps = whole_trainings(without)
     return whole, [*of_audits, *of_steps]
+
+
+def _papers(frame: pd.DataFrame, output: Path, formats: Sequence[str]) -> list[Path]:
+    """`paper_table.md` and `paper_table.tex`, if any attack is finished."""
+    tables = paper_table(frame) if (frame["attack"] != "none").any() else []
+    return [
+        write_text("\n".join(map(render, tables)), output / f"paper_table.{name}")
+        for name, render in (("md", to_markdown), ("tex", to_latex))
+        if tables and name in formats
+    ]
 
 
 def _worst_cases(frame: pd.DataFrame, results: Path, output: Path, formats: Sequence[str]) -> list[Path]:
@@ -169,7 +153,7 @@ def _shown_metrics(frame: pd.DataFrame, metric: str) -> list[str]:
     return [m for m in beside if m == metric or (m in frame.columns and frame[m].notna().any())]
 
 
-def _heading(frame: pd.DataFrame, filters: Sequence[str]) -> str:
+def _heading(frame: pd.DataFrame, filters: Sequence[str]) -> list[str]:
     seeds = frame["seed"].nunique() if "seed" in frame.columns else 1
     attacks = int((frame["attack"] != "none").sum())
     lines = ["# Report", f"Runs: {frame['run'].nunique()}, attacks: {attacks}, seeds: {seeds}."]
@@ -181,11 +165,29 @@ def _heading(frame: pd.DataFrame, filters: Sequence[str]) -> str:
         lines.append(
             f"Unfinished and left out: {len(unfinished)} ({names}{', ...' if unfinished[10:] else ''})."
         )
-    return "\n\n".join(lines)
+    return lines
+
+
+def _links(written: Sequence[Path], figures: Sequence[Path], output: Path) -> list[str]:
+    """What stands beside the summary: pages by name, figures shown."""
+    pages = [
+        f"{what}: [{name}]({name})."
+        for name, what in (
+            ("paper_table.md", "Tables for a paper"),
+            ("worst_case.md", "Worst case over all attacks"),
+            ("audits.md", "Audits side by side"),
+            ("published.md", "Published numbers beside ours"),
+        )
+        if output / name in written
+    ]
+    if output / "paper_table.md" not in written:
+        pages.insert(0, "No attack is finished.")
+    shown = [path.relative_to(output).as_posix() for path in figures if path.suffix == ".png"]
+    return [*pages, *(f"![{Path(name).stem}]({name})" for name in shown)]
 
 
 def _figures(
-    frame: pd.DataFrame, results: Path, output: Path, kinds: Sequence[str]
+    whole: pd.DataFrame, frame: pd.DataFrame, results: Path, output: Path, kinds: Sequence[str]
 ) -> tuple[list[Path], list[str]]:
     """Draw what there is to draw; returns the files, and sentences on what was left out."""
     first, also = f".{kinds[0]}", kinds[1:]
@@ -196,12 +198,12 @@ def _figures(
     by_rule = frame["gradient"].map(labels.is_rule_gradient)
     if frame.loc[by_rule, "masking_gap"].notna().any():
         written += masking_gap_bars(frame, output / f"masking_gap{first}", also=also)
+    if has_curves(whole):
+        written += steps_curves(without_audits(whole)[0], output / f"steps{first}", also=also)
     runs = {run.name: run for run in store.list_runs(results) if run.name in set(frame["run"])}
-    trained = [run for run in runs.values() if _was_trained(run)]
-    examples = _with_examples(frame, runs)
     for what, found, draw in (
-        ("training curves", trained, _draw_training),
-        ("examples", examples, draw_examples),
+        ("training curves", [run for run in runs.values() if _was_trained(run)], _draw_training),
+        ("examples", _with_examples(frame, runs), draw_examples),
     ):
         written += _draw_each(found, draw, output / what.replace(" ", "_"), first, also)
         if len(found) > PICTURES:
