@@ -74,7 +74,8 @@ def _panels(frame: pd.DataFrame) -> list[pd.DataFrame]:
     trained = frame["rule"] != labels.PRETRAINED
     attacked = frame[trained & (frame["attack"] != "none") & frame["gradient"].isin(["exact", "rule"])]
     found = []
-    for _, panel in attacked.groupby(list(_SETTING), dropna=False, sort=False):
+    own = [column for column in attacked.columns if str(column).startswith("params.")]
+    for _, panel in attacked.groupby([*_SETTING, *own], dropna=False, sort=False):
         if panel[MAX_STEPS].nunique(dropna=False) > 1:
             panel.attrs = dict(frame.attrs)
             found.append(panel)

@@ -58,3 +58,10 @@ def test_steps_alone_are_shown_as_they_are(tmp_path, make):
     assert whole_trainings(frame)[0] is frame and not has_curves(frame)
     with pytest.raises(InputError, match="--max-steps"):
         steps_curves(frame, tmp_path / "steps.png")
+
+
+def test_an_attack_with_other_parameters_is_no_point_of_the_curve(curve, tmp_path, make):
+    (before,) = steps_curves(results_frame(curve), tmp_path / "before.png")
+    make["attack"](make["run"](curve, "frsf", 0, max_steps=None), 0.9, params={"loss": "dot"}, **CENTER)
+    (after,) = steps_curves(results_frame(curve), tmp_path / "after.png")
+    assert before.read_bytes() == after.read_bytes()
