@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
 from typing import Any
 
 import typer
@@ -29,6 +28,7 @@ from hashrobust.cli import (
     version,
 )
 from hashrobust.cli._console import print_error, stderr
+from hashrobust.cli._processes import has_last_word, interrupt, one_voice
 from hashrobust.errors import HashRobustError
 
 INTERRUPTED = 130
@@ -62,33 +62,38 @@ app.command("check")(check.command)
 
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
-        code = app(prog_name="hashrobust", standalone_mode=False)
-        sys.stdout.flush()
+        with one_voice():
+            code = app(prog_name="hashrobust", standalone_mode=False)
+            sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except HashRobustError as error:
-        print_error(str(error))
-        code = error.exit_code
+        code = _failed(str(error), error.exit_code)
     except BrokenPipeError:
         # Whoever read the output has left; Python must not stumble over the pipe once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        print_error(f"{error}: check the path, its permissions and the room on the disk")
-        code = 2
+        code = _failed(f"{error}: check the path, its permissions and the room on the disk", 2)
     except Exception as error:
         if not hasattr(error, "format_message"):  # else one of the parser's own usage errors
             raise
-        print_error(_usage(error))
-        code = 2
-    if code == INTERRUPTED:
+        code = _failed(_usage(error), 2)
+    if code == INTERRUPTED and has_last_word():
         stderr.print(
             "interrupted: what was finished is kept, the same command again goes on from there",
             soft_wrap=True,
         )
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _failed(sentence: str, code: int) -> int:
+    """Say what went wrong, if another process has not; the exit code."""
+    if has_last_word():
+        print_error(sentence)
+    return code
 
 
 def _usage(error: Any) -> str:
@@ -97,7 +102,3 @@ def _usage(error: Any) -> str:
     command = context.command_path if context is not None else "hashrobust"
     sentence = " ".join(error.format_message().split()).rstrip(".")
     return f"{sentence}: see `{command} --help`"
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -24,12 +24,14 @@ from hashrobust.cli._options import (
     parse_params,
     parse_seeds,
 )
+from hashrobust.cli._processes import together
 from hashrobust.errors import InputError
 
 if TYPE_CHECKING:
     from hashrobust.experiments.store import Folder
 
 
+@together
 def command(
     context: typer.Context,
     task: Annotated[str, typer.Option(help="hashing or classification.")] = "hashing",

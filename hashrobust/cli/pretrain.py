@@ -21,8 +21,10 @@ from hashrobust.cli._options import (
     check_task,
     parse_seeds,
 )
+from hashrobust.cli._processes import together
 
 
+@together
 def command(
     task: Annotated[
         str,

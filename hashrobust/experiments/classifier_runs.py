@@ -64,7 +64,7 @@ def classify_run(
     else:
         start_from(model, config, weights)
 
-    def train(checkpoints: FolderCheckpoints, staged: StagedRule | None) -> TrainingResult:
+    def train(checkpoints: FolderCheckpoints | None, staged: StagedRule | None) -> TrainingResult:
         return finetune_classifier(
             model, data, staged=staged, options=config.options, checkpoints=checkpoints, progress=progress
         )
@@ -112,8 +112,7 @@ def evaluate_classifier(
         data = load_run_data(folder, data_dir)
         assert isinstance(data, ClassificationDataset)
         model = load_classifier(folder).to(choose_device(device))
-        predicted = model.predict(data.test)
-        correct = data.test.labels.gather(1, predicted[:, None])[:, 0].double().numpy()
+        correct = model.correct(data.test).numpy()
         low, high = bootstrap_interval(correct)
         metrics = {
             "accuracy": float(correct.mean()),

@@ -15,6 +15,7 @@ import torch
 import hashrobust
 from hashrobust.errors import InputError, StoreError
 from hashrobust.experiments.store import Folder
+from hashrobust.training import parallel
 
 PACKAGES = (
     "hashrobust",
@@ -33,9 +34,13 @@ PACKAGES = (
 def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where present, else Apple's MPS, else the CPU; other names are torch's own.
 
+    Of several processes that train together each gets the GPU of its number, for `auto` and `cuda`, or the CPU.
+
     Raises:
         InputError: no such device on this machine.
     """
+    if parallel.size() > 1:
+        name = _shared_device(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -46,6 +51,22 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device '{name}' is not there: use auto or cpu") from error
     return device
+
+
+def _shared_device(name: str) -> str:
+    """The device of one of several processes: each takes a GPU of its own where there are any."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"device '{name}' is one for all processes of torchrun: use auto, cpu or cuda")
+    if name == "cpu":
+        return name
+    if parallel.local_rank() >= torch.cuda.device_count():
+        raise InputError(
+            f"torchrun started more processes than there are GPUs here, {torch.cuda.device_count()}: "
+            "start one for each, or use --device cpu"
+        )
+    return f"cuda:{parallel.local_rank()}"
 
 
 @contextmanager
@@ -105,6 +126,8 @@ def record_environment(folder: Folder, *, device: torch.device, fingerprint: str
         "threads": torch.get_num_threads(),
         "data_fingerprint": fingerprint,
     }
+    if parallel.size() > 1:
+        content["processes"] = parallel.size()
     folder.write_json("environment.json", content)
 
 

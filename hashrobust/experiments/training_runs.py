@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,15 @@ from hashrobust.progress import Progress, Silent
 from hashrobust.rotations import rotation_fit
 from hashrobust.rules import feedback_state, load_feedback_state, rules
 from hashrobust.seeding import key_seed
-from hashrobust.training import StagedRule, TrainingResult, build_defence, finetune, objective_for, pretrain
+from hashrobust.training import (
+    StagedRule,
+    TrainingResult,
+    build_defence,
+    finetune,
+    objective_for,
+    parallel,
+    pretrain,
+)
 
 __all__ = [
     *("FEEDBACK", "MODEL", "finetune_run", "load_run", "load_run_data", "load_trained", "pretrain_run"),
@@ -93,20 +102,22 @@ def pretrain_run(
         torch.manual_seed(key_seed("init", config.seed))
         model = Classifier(config.backbone, len(data.classes), **shape_of(data), mean=data.mean, std=data.std)
     path = results / config.run_name
-    if not overwrite and _is_done(path, data, MODEL, "metrics.json"):
+    if parallel.same(not overwrite and _is_done(path, data, MODEL, "metrics.json")):
         progress.say(f"{path.name} is done already")
         return Folder.open(path)
-    described = {"task": "pretrain", **config.to_dict()}
-    with Folder.held(path, described, overwrite=overwrite) as folder, threads(config.threads):
-        record_environment(folder, device=place, fingerprint=data.fingerprint)
+    with _held(path, "pretrain", config, overwrite=overwrite) as folder:
+        if folder:
+            record_environment(folder, device=place, fingerprint=data.fingerprint)
         started = time.perf_counter()
-        checkpoints = FolderCheckpoints(folder)
+        checkpoints = FolderCheckpoints(folder) if folder else None
         result = pretrain(
             model.to(place), data, options=config.options, checkpoints=checkpoints, progress=progress
         )
-        _store_training(folder, model, result, time.perf_counter() - started)
-        folder.write_json("metrics.json", {"train_accuracy": model.accuracy(data.train)})
-    return folder
+        accuracy = float(parallel.by_shares(model.correct, data.train).mean())
+        if folder:
+            _store_training(folder, model, result, time.perf_counter() - started)
+            folder.write_json("metrics.json", {"train_accuracy": accuracy})
+    return Folder.open(path)
 
 
 def finetune_run(
@@ -137,7 +148,7 @@ def finetune_run(
         model = HashModel(config.backbone, config.bits, **shape_of(data), mean=data.mean, std=data.std)
     start_from(model, config, weights)
 
-    def train(checkpoints: FolderCheckpoints, staged: StagedRule | None) -> TrainingResult:
+    def train(checkpoints: FolderCheckpoints | None, staged: StagedRule | None) -> TrainingResult:
         return finetune(
             model,
             data,
@@ -160,7 +171,7 @@ def rule_run(
     task: str,
     model: Network,
     data: LabelledDataset,
-    train: Callable[[FolderCheckpoints, StagedRule | None], TrainingResult],
+    train: Callable[[FolderCheckpoints | None, StagedRule | None], TrainingResult],
     results: Path,
     *,
     device: str,
@@ -175,21 +186,38 @@ def rule_run(
     staged = staged_rule(config, model)
     reports = convert_to_first(staged, model)
     path = results / config.run_name
-    if not overwrite and _is_done(path, data, MODEL, FEEDBACK, "history.csv"):
+    if parallel.same(not overwrite and _is_done(path, data, MODEL, FEEDBACK, "history.csv")):
         progress.say(f"{path.name} is done already")
         return Folder.open(path)
-    described = {"task": task, **config.to_dict()}
-    with Folder.held(path, described, overwrite=overwrite) as folder, threads(config.threads):
-        record_environment(folder, device=place, fingerprint=data.fingerprint)
-        record_conversion(folder, reports, progress)
+    with _held(path, task, config, overwrite=overwrite) as folder:
+        if folder:
+            record_environment(folder, device=place, fingerprint=data.fingerprint)
+            record_conversion(folder, reports, progress)
         started = time.perf_counter()
         model.to(place)
-        result = train(FolderCheckpoints(folder), staged if len(staged.stages) > 1 else None)
-        with folder.writing(FEEDBACK) as temporary:
-            save_tensors(feedback_state(model), temporary, {"rule": config.rule, "seed": config.seed})
-        folder.seal(FEEDBACK)
-        _store_training(folder, model, result, time.perf_counter() - started)
-    return folder
+        checkpoints = FolderCheckpoints(folder) if folder else None
+        result = train(checkpoints, staged if len(staged.stages) > 1 else None)
+        if folder:
+            with folder.writing(FEEDBACK) as temporary:
+                save_tensors(feedback_state(model), temporary, {"rule": config.rule, "seed": config.seed})
+            folder.seal(FEEDBACK)
+            _store_training(folder, model, result, time.perf_counter() - started)
+    return Folder.open(path)
+
+
+@contextmanager
+def _held(path: Path, task: str, config: TrainingConfig, *, overwrite: bool) -> Iterator[Folder | None]:
+    """A run folder held for one training, whose threads are set; of several processes the first one has it alone.
+
+    The others have None: they write nothing, and leave the block when all is written.
+    """
+    with threads(config.threads):
+        if parallel.is_first():
+            with Folder.held(path, {"task": task, **config.to_dict()}, overwrite=overwrite) as folder:
+                yield folder
+        else:
+            yield None
+        parallel.wait()
 
 
 def check_names(config: RuleConfig) -> None:
@@ -284,7 +312,8 @@ def load_data(
 ) -> LabelledDataset:
     """The dataset of a configuration, by the classification or the retrieval protocol."""
     load = load_classification if classify else load_dataset
-    return load(config.dataset, data_dir=data_dir, image_size=config.image_size, progress=progress)
+    with parallel.first_ahead():
+        return load(config.dataset, data_dir=data_dir, image_size=config.image_size, progress=progress)
 
 
 def shape_of(data: LabelledDataset) -> dict[str, Any]:
@@ -298,7 +327,8 @@ def start_from(model: Network, config: RuleConfig, weights: Path | None) -> None
     if weights is not None:
         load_weights(model, weights)
     elif config.weights == "imagenet":
-        model.use_imagenet_weights()
+        with parallel.first_ahead():
+            model.use_imagenet_weights()
 
 
 def _is_done(path: Path, data: LabelledDataset, *names: str) -> bool:

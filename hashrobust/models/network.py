@@ -98,10 +98,14 @@ class ClassifyingModel(ImageModel):
         """Classes (N,) int64 of images (N, C, H, W) in [0, 1] or of a dataset's split: the largest logit."""
         return self.outputs(images, batch_size).argmax(dim=1)
 
+    def correct(self, split: Split, batch_size: int = 500) -> Tensor:
+        """1 for each image (N,) whose largest logit is one of its labels, else 0; float64."""
+        predicted = self.predict(split, batch_size)
+        return split.labels.gather(1, predicted[:, None])[:, 0].double()
+
     def accuracy(self, split: Split, batch_size: int = 500) -> float:
         """Share of images whose largest logit is one of their labels."""
-        predicted = self.predict(split, batch_size)
-        return float(split.labels.gather(1, predicted[:, None]).double().mean())
+        return float(self.correct(split, batch_size).mean())
 
 
 class Network(ImageModel):

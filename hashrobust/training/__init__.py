@@ -19,6 +19,7 @@ from hashrobust.options import TrainingOptions
 from hashrobust.progress import Progress, Silent
 from hashrobust.rotations import Fit, quantization_error, rotation_fit
 from hashrobust.seeding import key_seed
+from hashrobust.training import parallel
 from hashrobust.training.augmentation import augment
 from hashrobust.training.defences import Defence, build_defence
 from hashrobust.training.loop import Loop
@@ -194,7 +195,7 @@ def finetune_classifier(
         data.train,
         _options(options, overrides),
         staged=staged,
-        validate=lambda: model.accuracy(data.validation),
+        validate=lambda: float(parallel.by_shares(model.correct, data.validation).mean()),
         score="validation_accuracy",
         checkpoints=checkpoints,
         progress=progress or Silent(),
@@ -211,7 +212,7 @@ def _multi_label(z: Tensor, labels: Tensor, step: int) -> Tensor:
 
 def validation_map(model: HashModel, split: Split) -> float:
     """mAP with each image of the split ranked against all the others of it (a fraction)."""
-    codes = model.encode(split)
+    codes = parallel.by_shares(model.encode, split)
     return float(leave_one_out_average_precision(codes, split.labels).mean())
 
 

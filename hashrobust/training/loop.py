@@ -2,7 +2,8 @@
 
 Data order, augmentation, dropout and feedback redraws derive from the seed and the step alone, so
 that a run interrupted anywhere and taken up at its last epoch ends bit for bit where an
-uninterrupted one does (same machine, same threads).
+uninterrupted one does (same machine, same threads). Several processes share the batches of one
+training; what that takes is in `parallel.py`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from hashrobust.options import TrainingOptions
 from hashrobust.progress import Progress
 from hashrobust.rules import alignment, feedback_state, load_feedback_state, redraw_feedback, rule_of
 from hashrobust.seeding import key_seed, keyed_generator
+from hashrobust.training import parallel
 from hashrobust.training.augmentation import augment
 from hashrobust.training.defences import Defence
+from hashrobust.training.parallel import Share
 from hashrobust.training.staged import StagedRule
 from hashrobust.training.state import Checkpoints, TrainingResult, TrainingState
 
@@ -73,7 +76,7 @@ class Loop:
             return self._run()
 
     def _run(self) -> TrainingResult:
-        resumed = self.checkpoints.load() if self.checkpoints else None
+        resumed = parallel.same_state(self.checkpoints.load() if self.checkpoints else None)
         state = resumed or TrainingState(tensors={})
         if resumed:
             self._restore(resumed)
@@ -85,7 +88,7 @@ class Loop:
                 self.model.load_state_dict(best)
                 raise
             state.epoch += 1
-            score = self.validate() if self.validate else float(state.epoch)
+            score = parallel.same(self.validate()) if self.validate else float(state.epoch)
             better = score > state.best_score and state.epoch > self.selects_after
             if better or self.options.max_steps is not None:
                 state.best_score, state.best_epoch = float(score), state.epoch
@@ -107,45 +110,53 @@ class Loop:
         if self.staged and self.staged.begins(epoch):
             self.staged.convert(model, self.staged.at(epoch))
             self.progress.say(f"epoch {epoch} and on: rule {self.staged.at(epoch)}")
+        parallel.align(model, self.loss)
         if self.defence is not None:
             self.defence.start_epoch(model, self.train)
         order = np.random.default_rng(key_seed("order", options.seed, epoch)).permutation(len(self.train))
         augmenting = keyed_generator("augment", options.seed, epoch)
-        torch.manual_seed(key_seed("dropout", options.seed, epoch))
+        torch.manual_seed(key_seed("dropout", options.seed, epoch) + parallel.rank())
         model.train()
         total, seen = 0.0, 0
         with self.progress.track(f"epoch {epoch}/{options.epochs}", len(order), "images") as advance:
             batches = [order[start : start + options.batch_size] for start in self.starts]
-            for number, images in enumerate(self.train.load_each(batches)):
+            shares = [parallel.share(len(batch)) for batch in batches]
+            own = [batch[share.rows] for batch, share in zip(batches, shares, strict=True)]
+            for number, images in enumerate(self.train.load_each(own)):
                 step = (epoch - 1) * len(self.starts) + number
                 if step == self.options.max_steps:
                     break
-                chosen = batches[number]
-                images = augment(images, options.augment, augmenting).to(model.device)
+                chosen, share = batches[number], shares[number]
+                images = augment(images, options.augment, augmenting, share).to(model.device)
                 labels = self.train.labels[chosen].to(model.device)
-                loss = self._step(images, labels, self.train.ids[chosen], step)
+                loss = self._step(images, labels, self.train.ids[chosen], share, step)
                 if not math.isfinite(loss):
                     raise _diverged(f"the loss is {loss}", epoch, step)
                 total += loss * len(chosen)
                 seen += len(chosen)
                 advance(len(chosen), f"loss {total / seen:.4f}")
+        parallel.average_statistics(model)
         for name, tensor in model.state_dict().items():
             if not bool(tensor.isfinite().all()):
                 raise _diverged(f"{name} holds values that are not finite", epoch, step)
         return total / seen
 
-    def _step(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> float:
+    def _step(self, images: Tensor, labels: Tensor, ids: Tensor, share: Share, step: int) -> float:
+        """One step on the images of a share of a batch with these labels and ids; the loss of the batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * self._rate(step)
         redraw_feedback(self.model, step)
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.options.mixed_precision):
             z = self.model(images)
-            added = self.defence.loss(self.model, images, labels, ids, step) if self.defence else None
-        loss: Tensor = self.loss(z.float(), labels, step)
+            added = None
+            if self.defence:
+                added = self.defence.loss(self.model, images, labels[share.rows], ids[share.rows], step)
+        loss: Tensor = self.loss(share.gather(z.float()), labels, step)
         if added is not None:
-            loss = loss + added
+            loss = loss + share.mean(added)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        parallel.sum_gradients(self.model)
         self.optimizer.step()
         return loss.item()
 

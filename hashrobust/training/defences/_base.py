@@ -14,7 +14,8 @@ class Defence(ABC):
     """A second term of the loss, for which the model may be asked again.
 
     Training resumes at the beginning of an epoch: what a defence keeps must follow from the weights then,
-    and what it draws from its seed, the step and the sample ids.
+    and what it draws from its seed, the step and the sample ids. Where several processes train together each is asked
+    for the images of its share: the loss must be a mean over images.
     """
 
     def start_epoch(self, model: Network, train: Split) -> None:  # noqa: B027 - most have nothing to prepare

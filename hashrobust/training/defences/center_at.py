@@ -18,6 +18,7 @@ from hashrobust.models import Network, frozen, sign
 from hashrobust.rules import exact_gradient
 from hashrobust.seeding import key_seed
 from hashrobust.training.defences import Defence, defences
+from hashrobust.training.parallel import by_shares
 
 
 @defences.register("center-at")
@@ -80,7 +81,7 @@ class CenterAdversarialTraining(Defence):
 
     def start_epoch(self, model: Network, train: Split) -> None:
         """Encode the training images, not augmented, in eval mode: center codes are taken from these."""
-        self._codes = sign(model.outputs(train)).to(model.device, torch.float32)
+        self._codes = sign(by_shares(model.outputs, train)).to(model.device, torch.float32)
         self._labels = train.labels.to(model.device)
 
     def loss(self, model: Network, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Tensor:

@@ -1,0 +1,89 @@
+"""One command in several processes, as torchrun starts it: they train together, and one of them speaks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
+from functools import wraps
+from pathlib import Path
+from types import FrameType
+from typing import ParamSpec
+
+from hashrobust.errors import InputError
+from hashrobust.launch import launch
+
+Arguments = ParamSpec("Arguments")
+
+_TOGETHER = ("finetune", "pretrain")
+"""Commands that several processes do as one."""
+
+
+def together(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """A command that trains, joined with the other processes that torchrun started."""
+
+    @wraps(command)
+    def joined_command(*arguments: Arguments.args, **options: Arguments.kwargs) -> None:
+        if launch().size == 1:
+            command(*arguments, **options)
+            return
+        from hashrobust.training.parallel import joined
+
+        with joined():
+            command(*arguments, **options)
+
+    return joined_command
+
+
+def refuse_several(command: str | None) -> None:
+    """Refuse commands that do not train where torchrun started several processes.
+
+    Raises:
+        InputError: it did.
+    """
+    processes = launch().size
+    if processes > 1 and command is not None and command not in _TOGETHER:
+        raise InputError(
+            f"torchrun started {processes} processes, and only {' and '.join(_TOGETHER)} share their work among them: "
+            f"run `hashrobust {command}` without torchrun; many runs and attacks at once are for `hashrobust study` "
+            "with --jobs or --scheduler"
+        )
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Silence all processes but the first within the block."""
+    if launch().first:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def has_last_word() -> bool:
+    """Whether this process says how the command failed: of several the first that asks, whichever that is."""
+    try:
+        launched = launch()
+    except InputError:
+        return True
+    if launched.size == 1:
+        return True
+    try:
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return store.add(f"hashrobust/last-word/{attempt}", 1) == 1
+    except (ImportError, KeyError, ValueError, RuntimeError):  # no torchrun to ask
+        return launched.first
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Answer a signal as Ctrl-C is answered. torchrun may send several, of which one is enough."""
+    if "RANK" in os.environ:
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.SIG_IGN)
+    raise KeyboardInterrupt
