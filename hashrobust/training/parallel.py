@@ -12,6 +12,8 @@ every process, since each sees all of z, and are not summed. In a process that i
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,19 +51,20 @@ def joined() -> Iterator[None]:
     if found.size == 1 or _here.size > 1:
         yield
         return
-    ours = not dist.is_initialized()
-    if ours:
+    if not dist.is_initialized():
         _connect(found)
     _here = found
     try:
         yield
     finally:
         _here = ALONE
-    if ours:  # after an error the others learn of it by the end of this process, once it has said why
-        dist.destroy_process_group()
 
 
 def _connect(found: Launch) -> None:
+    """Meet the other processes, for as long as this one lives."""
+    # What optimizers import later keeps the group of that moment as a default, and with it threads that may abort the
+    # interpreter at its end: this is the part that does.
+    importlib.import_module("torch.distributed.nn")
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
@@ -72,6 +75,8 @@ def _connect(found: Launch) -> None:
         raise InputError(
             f"the {found.size} processes of this training do not find each other ({error}): start them by torchrun"
         ) from error
+    # At the end and not before: the others learn of an error by it, once this process has said what it was.
+    atexit.register(dist.destroy_process_group)
 
 
 def size() -> int:

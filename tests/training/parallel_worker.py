@@ -7,6 +7,7 @@ Each process keeps what it has at the end of each training as FOLDER/<name>-<ran
 
 from __future__ import annotations
 
+import atexit
 import json
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from hashrobust.datasets import ClassificationDataset, RetrievalDataset, load_classification, load_dataset
 from hashrobust.experiments.checkpoints import FolderCheckpoints
 from hashrobust.experiments.store import Folder
+from hashrobust.launch import launch
 from hashrobust.models import Classifier, HashModel, Network, load_tensors, save_tensors
 from hashrobust.rules import convert, feedback_state
 from hashrobust.training import (
@@ -131,9 +133,15 @@ class Droops(nn.Module):
         return features
 
 
+def thread_names() -> list[str]:
+    """Names of this process's threads, where the system tells them."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+
 def main(folder: Path) -> None:
     """All cases, and some more that are not the same by one process."""
     torch.set_num_threads(1)
+    atexit.register(lambda: (folder / f"threads-{launch().rank}").write_text("\n".join(thread_names())))
     with parallel.joined():
         rank = parallel.rank()
 

@@ -159,6 +159,12 @@ def test_both_processes_know_what_they_are(two: Path) -> None:
         assert json.loads((two / f"size-{rank}.json").read_text()) == [2, ["of", 0]]
 
 
+def test_no_thread_of_the_group_outlives_it(two: Path) -> None:
+    """One that did could abort the interpreter at its end."""
+    for rank in (0, 1):
+        assert "gloo" not in (two / f"threads-{rank}").read_text()
+
+
 # ---- how processes are told what they are
 
 
