@@ -15,16 +15,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hashrobust.experiments import store
 from hashrobust.experiments.measures import MEASURES
-from hashrobust.experiments.store import Folder
 from hashrobust.metrics import bootstrap_interval
 from hashrobust.reports import labels
 from hashrobust.reports.formats import Table
+from hashrobust.reports.queries import Queries
 from hashrobust.reports.summary import records, summarise
 
 NO_ATTACK = "no attack"
-QUERIES = "queries.parquet"
 _OF_ATTACK = {
     *(
         "attack",
@@ -108,14 +106,11 @@ def worst_cases(frame: pd.DataFrame, results: Path) -> list[WorstCase]:
     Raises:
         StoreError: a table of queries is damaged.
     """
-    places = {run.name: run.path for run in store.list_runs(results)}
+    queries = Queries(results)
     joined: dict[tuple[Any, ...], list[tuple[dict[str, Any], pd.DataFrame]]] = {}
     for row in records(frame):
-        if row["attack"] == "none":
-            continue
-        folder = Folder(places[row["run"]] / "attacks" / Path(row["folder"]).name)
-        if folder.has(QUERIES):
-            table = folder.read_table(QUERIES, made_by="attack").sort_values("query_id", ignore_index=True)
+        table = queries.of(row)
+        if table is not None:
             key = (row["run"], round(row["epsilon"], 9), tuple(table["query_id"]))
             joined.setdefault(key, []).append((row, table))
     settings = [c for c in frame.attrs.get("settings", frame.columns) if is_of_run(str(c))]
@@ -129,18 +124,16 @@ def is_of_run(column: str) -> bool:
 
 def _join(members: Sequence[tuple[dict[str, Any], pd.DataFrame]], settings: Sequence[str]) -> WorstCase:
     first, table = members[0]
-    task = str(first["task"])
-    attacked = MEASURES[task].score
     return WorstCase(
         run=first["run"],
         epsilon=first["epsilon"],
-        task=task,
+        task=str(first["task"]),
         settings={name: first[name] for name in settings if name in first},
         attacks=_distinct([row for row, _ in members]),
         folders=tuple(row["folder"] for row, _ in members),
         query_ids=table["query_id"].to_numpy(),
-        clean=table[f"clean_{attacked}"].to_numpy(dtype=float),
-        scores=np.stack([queries[attacked].to_numpy(dtype=float) for _, queries in members]),
+        clean=table["clean"].to_numpy(dtype=float),
+        scores=np.stack([queries["score"].to_numpy(dtype=float) for _, queries in members]),
     )
 
 

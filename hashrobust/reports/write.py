@@ -16,12 +16,14 @@ from hashrobust.reports import labels
 from hashrobust.reports.audit_attacks import without_audits
 from hashrobust.reports.audits import audit_bars, audits_frame, audits_table
 from hashrobust.reports.comparison import compare, comparison_frame, comparison_table
+from hashrobust.reports.differences import differences_frame, differences_tables
 from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars
 from hashrobust.reports.filters import filter_frame
 from hashrobust.reports.findings import findings
 from hashrobust.reports.formats import Table, to_latex, to_markdown, write_frame, write_text
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.pictures import attack_examples
+from hashrobust.reports.queries import queries_frame
 from hashrobust.reports.steps import has_curves, steps_curves, whole_trainings
 from hashrobust.reports.summary import by_task
 from hashrobust.reports.tables import paper_table, summary_table
@@ -46,8 +48,9 @@ def write_report(
     formats: Sequence[str] = DEFAULT_FORMATS,
     published: bool = False,
 ) -> list[Path]:
-    """Write `results.csv`, `results.parquet`, `summary.md`, `paper_table.md`, `paper_table.tex`, `worst_case.csv`,
-    `worst_case.md` and figures into `output`, as far as `formats` asks for them; returns the files written.
+    """Write `results.csv`, `results.parquet`, `queries.parquet`, `summary.md`, `paper_table.md`, `paper_table.tex`,
+    `worst_case.csv`, `worst_case.md`, `differences.csv`, `differences.md` and figures into `output`, as far as
+    `formats` asks for them; returns the files written.
     With `published`, numbers of papers stand beside ours in `published.csv` and `published.md`.
 
     Attacks of audits stand in the results files, and in tables and figures of their own (see `without_audits`).
@@ -66,8 +69,10 @@ def write_report(
     written = [
         write_frame(whole, output / f"results.{name}") for name in ("csv", "parquet") if name in formats
     ]
+    written += _queries(whole, results, output) if "parquet" in formats else []
     written += _papers(frame, output, formats)
     written += _worst_cases(whole, results, output, formats)
+    written += _differences(frame, results, output, formats)
     written += _audits(results, output, formats, kinds)
     written += _published(frame, results, output, formats) if published else []
     figures, not_drawn = _figures(whole, frame, results, output, kinds) if kinds else ([], [])
@@ -84,6 +89,12 @@ def shown_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     without, of_audits = without_audits(frame)
     whole, of_steps = whole_trainings(without)
     return whole, [*of_audits, *of_steps]
+
+
+def _queries(frame: pd.DataFrame, results: Path, output: Path) -> list[Path]:
+    """`queries.parquet`, if any attack is finished."""
+    scores = queries_frame(frame, results)
+    return [] if scores.empty else [write_frame(scores, output / "queries.parquet")]
 
 
 def _papers(frame: pd.DataFrame, output: Path, formats: Sequence[str]) -> list[Path]:
@@ -105,6 +116,18 @@ def _worst_cases(frame: pd.DataFrame, results: Path, output: Path, formats: Sequ
     written = [write_frame(worst_case_frame(cases), output / "worst_case.csv")] if "csv" in formats else []
     if "md" in formats:
         written.append(write_text("\n".join(map(to_markdown, tables)), output / "worst_case.md"))
+    return written
+
+
+def _differences(frame: pd.DataFrame, results: Path, output: Path, formats: Sequence[str]) -> list[Path]:
+    """`differences.csv` and `differences.md`, if any rule has its twin trained by bp."""
+    found = differences_frame(frame, results) if {"csv", "md"} & set(formats) else pd.DataFrame()
+    if found.empty:
+        return []
+    written = [write_frame(found, output / "differences.csv")] if "csv" in formats else []
+    if "md" in formats:
+        tables = map(to_markdown, differences_tables(found))
+        written.append(write_text("\n".join(tables), output / "differences.md"))
     return written
 
 
@@ -175,6 +198,7 @@ def _links(written: Sequence[Path], figures: Sequence[Path], output: Path) -> li
         for name, what in (
             ("paper_table.md", "Tables for a paper"),
             ("worst_case.md", "Worst case over all attacks"),
+            ("differences.md", "Rules minus backpropagation, in pairs"),
             ("audits.md", "Audits side by side"),
             ("published.md", "Published numbers beside ours"),
         )

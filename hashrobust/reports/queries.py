@@ -1,0 +1,51 @@
+"""The scores of each query under each attack of a results frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hashrobust.experiments import store
+from hashrobust.experiments.measures import MEASURES
+from hashrobust.experiments.store import Folder
+from hashrobust.reports.summary import records
+
+QUERIES = "queries.parquet"
+
+
+class Queries:
+    """Reads what the attacks of a results folder did to each query."""
+
+    def __init__(self, results: Path) -> None:
+        self._runs = {run.name: run.path for run in store.list_runs(results)}
+
+    def of(self, row: Mapping[str, Any]) -> pd.DataFrame | None:
+        """One row a query of an attack (a row of the results frame), by id: `query_id`, `clean`, `score` as fractions.
+
+        None for what is no attack, or has no table of queries.
+
+        Raises:
+            StoreError: the table is damaged.
+        """
+        if row["attack"] == "none":
+            return None
+        folder = Folder(self._runs[row["run"]] / "attacks" / Path(row["folder"]).name)
+        if not folder.has(QUERIES):
+            return None
+        score = MEASURES[str(row["task"])].score
+        table = folder.read_table(QUERIES, made_by="attack").sort_values("query_id", ignore_index=True)
+        return table[["query_id", f"clean_{score}", score]].set_axis(["query_id", "clean", "score"], axis=1)
+
+
+def queries_frame(frame: pd.DataFrame, results: Path) -> pd.DataFrame:
+    """One row a query and attack: the attack's `folder` as in the results frame, then `query_id`, `clean`, `score`."""
+    queries = Queries(results)
+    found = [(row["folder"], queries.of(row)) for row in records(frame)]
+    tables = [table.assign(folder=folder) for folder, table in found if table is not None]
+    if not tables:
+        return pd.DataFrame(columns=["folder", "query_id", "clean", "score"])
+    whole = pd.concat(tables, ignore_index=True)[["folder", "query_id", "clean", "score"]]
+    return whole.astype({"folder": "category", "clean": "float32", "score": "float32"})
