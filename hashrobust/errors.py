@@ -35,5 +35,11 @@ class BusyError(StoreError):
     """A folder that another process works on."""
 
 
+class UnwritableError(StoreError):
+    """A place that cannot be written: full, read-only, or not allowed."""
+
+    exit_code = 1
+
+
 class TrainingError(HashRobustError):
     """Training cannot go on, for example because the loss is not a number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -76,7 +77,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        code = _failed(f"{error}: check the path, its permissions and the room on the disk", 2)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        code = _failed(f"{error}: check the path, its permissions and the room on the disk", 1 if full else 2)
     except Exception as error:
         if not hasattr(error, "format_message"):  # else one of the parser's own usage errors
             raise

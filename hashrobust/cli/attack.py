@@ -152,7 +152,7 @@ def command(
     for config in configs:
         done.append(attack_run(folder, config, where=where, overwrite=overwrite))
         if picture:
-            _draw(done[-1], overwrite)
+            _draw(folder, done[-1], overwrite)
     if json:
         print_json(
             [
@@ -215,12 +215,13 @@ def _distinct(asked: list[AttackConfig], progress: ConsoleProgress) -> list[Atta
     return [config for place, config in enumerate(configs) if config not in configs[:place]]
 
 
-def _draw(attack: Folder, overwrite: bool) -> None:
+def _draw(run: Folder, attack: Folder, overwrite: bool) -> None:
     from hashrobust.reports.write import draw_examples
 
     drawn = attack.path / PICTURE
-    if overwrite or not drawn.exists():
-        draw_examples(attack, drawn)
+    if overwrite or not attack.has(PICTURE):
+        with run.lock(wait=True):
+            draw_examples(attack, drawn)
 
 
 def _print_table(run: Folder, done: list[Folder]) -> None:

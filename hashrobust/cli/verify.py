@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hashrobust.errors import StoreError
+from hashrobust.cli._console import ConsoleProgress, print_json
+from hashrobust.cli._options import Json, Quiet
+from hashrobust.errors import HashRobustError
+
+_SHOWN = 5
+"""At most so many files without a checksum are named; --json names them all."""
 
 
 def command(
     results: Annotated[Path, typer.Argument(help="A results folder, or one run.")] = Path("results"),
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Check every finished file of every run against its checksum."""
-    from hashrobust.experiments.store import list_runs
+    """Compare every stored file with its checksum; name those that were changed, are missing, or are unknown."""
+    from hashrobust.experiments.verification import verify
 
-    folders = [folder for run in list_runs(results) for folder in (run, *run.attacks())]
-    damaged = [str(folder.path / name) for folder in folders for name in folder.damaged()]
-    if damaged:
-        raise StoreError(
-            f"{len(damaged)} files are missing or changed: {', '.join(damaged)}; make them again"
+    progress = ConsoleProgress(quiet=quiet)
+    found = verify(results, progress)
+    if json:
+        print_json(asdict(found))
+    else:
+        for word in ("changed", "missing", "unknown"):
+            for path in getattr(found, word):
+                print(f"{word}: {path}")
+        print(
+            f"{found.folders} folders, {found.matching} files: all match their checksums"
+            if not found.wrong
+            else f"{found.folders} folders, {found.matching} files match their checksums, {found.wrong} are wrong"
         )
-    files = sum(len(folder.checksums) for folder in folders)
-    print(f"{len(folders)} folders, {files} files: all match their checksums")
+    if found.unsealed:
+        names = ", ".join(str(path) for path in found.unsealed[:_SHOWN])
+        more = ", ..." if len(found.unsealed) > _SHOWN else ""
+        progress.say(f"no checksum: {len(found.unsealed)} files ({names}{more})")
+    if found.wrong:
+        kinds = {word: len(getattr(found, word)) for word in ("changed", "missing", "unknown")}
+        counts = ", ".join(f"{count} {word}" for word, count in kinds.items() if count)
+        first = (*found.changed, *found.missing, *found.unknown)[0]
+        raise HashRobustError(
+            f"{found.wrong} files are wrong ({counts}), such as '{first}': make them again with --overwrite, or "
+            "restore them"
+        )

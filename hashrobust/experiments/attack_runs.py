@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,17 @@ from hashrobust.errors import InputError
 from hashrobust.experiments.attack_scores import score_attack, write_examples
 from hashrobust.experiments.bench import Bench
 from hashrobust.experiments.config import AttackConfig
-from hashrobust.experiments.crafting import PARTS, craft
+from hashrobust.experiments.crafting import PARTS, craft, discard_parts
 from hashrobust.experiments.environment import record_environment, threads
 from hashrobust.experiments.gradient_path import named_rule
+from hashrobust.experiments.retrieval_runs import CODES
 from hashrobust.experiments.store import Folder, find_run
 from hashrobust.experiments.subject import Subject
 from hashrobust.progress import Progress, Silent
 from hashrobust.rules import rules
+
+METRICS = "metrics.json"
+"""Of an attack: written last, as it says that the attack is done."""
 
 
 def attack_run(
@@ -54,12 +58,15 @@ def attack_run(
     config, surrogate = where.with_surrogate(run, config, surrogate)
     path = run.path / "attacks" / config.folder_name
     folder = Folder(path)
-    if not overwrite and folder.has("metrics.json"):
+    if not overwrite and is_done(folder):
         progress.say(f"{run.name}/{path.name} is done already")
         return Folder.open(path)
     with run.lock(wait=wait), threads(config.threads):
-        if wait and not overwrite and folder.has("metrics.json"):
-            return Folder.open(path)  # made while this process waited
+        if not overwrite and folder.has(
+            METRICS
+        ):  # made while this process waited, or by one killed at its very end
+            discard_parts(folder)
+            return Folder.open(path)
         subject = subject or where.open(run)
         bench = Bench.prepare(subject, config, attack, surrogate)
         if overwrite and path.exists():
@@ -69,14 +76,20 @@ def attack_run(
         if not (folder.path / PARTS).exists():
             progress.say(bench.cost())
         started = time.perf_counter()
-        _fill(folder, bench, progress)
+        metrics = _fill(folder, bench, progress)
         folder.add_timing(attack_seconds=time.perf_counter() - started)
-        shutil.rmtree(folder.path / PARTS, ignore_errors=True)
+        folder.write_json(METRICS, metrics)
+        discard_parts(folder)
     return folder
 
 
-def _fill(folder: Folder, bench: Bench, progress: Progress) -> None:
-    """Craft, score, and store what an attack folder holds; the metrics last, as they say that it is done."""
+def is_done(folder: Folder) -> bool:
+    """Whether an attack folder is finished: its metrics are there, and the batches that they were made of gone."""
+    return folder.has(METRICS) and not (folder.path / PARTS).exists()
+
+
+def _fill(folder: Folder, bench: Bench, progress: Progress) -> dict[str, Any]:
+    """Craft, score, and store what an attack folder holds but for its metrics, which are returned."""
     crafted = craft(bench, folder, progress)
     facts = bench.gradient_facts()
     if facts.get("gradient_check_skipped"):
@@ -91,7 +104,7 @@ def _fill(folder: Folder, bench: Bench, progress: Progress) -> None:
     metrics, queries = score_attack(crafted, bench.subject, bench.chosen)
     write_examples(folder, crafted, bench.subject, bench.chosen, bench.examples())
     folder.write_table("queries.parquet", queries)
-    folder.write_json("metrics.json", metrics | facts | describe(bench.attack))
+    return metrics | facts | describe(bench.attack)
 
 
 def attack_cost(
@@ -127,6 +140,11 @@ class Where:
             )
         return self.opened[run.path]
 
+    def open_beside(self, run: Folder, data: LabelledDataset | None = None) -> Subject:
+        """`open` for a run that this process does not hold: held while its codes are made, if they are missing."""
+        with nullcontext() if run.classifies or run.has(CODES) else run.lock(wait=True):
+            return self.open(run, data)
+
     def with_surrogate(
         self, run: Folder, config: AttackConfig, surrogate: Subject | None
     ) -> tuple[AttackConfig, Subject | None]:
@@ -144,7 +162,7 @@ class Where:
                 raise InputError(
                     f"surrogate '{found.name}' is the attacked run itself: name another one, or leave it out"
                 )
-            surrogate = self.open(found)
+            surrogate = self.open_beside(found)
         return replace(config, surrogate=surrogate.name, surrogate_digest=surrogate.digest), surrogate
 
 

@@ -186,9 +186,12 @@ class Bench:
             return {}
         images = self.batch(0, CHECKED)
         with self.attacker() as through:
-            if self.config.gradient == "rule" and isinstance(self.attack, GradientAttack):
+            if self.config.gradient.startswith("rule"):
                 # The draw of the last step, whether or not this process has made that step.
-                redraw_feedback(through, self.config.seed, self.attack.descents - 1, self.attack.steps - 1)
+                attack, last = self.attack, (0, 0)
+                if isinstance(attack, GradientAttack):
+                    last = (attack.descents - 1, attack.steps - 1)
+                redraw_feedback(through, self.config.seed, *last)
             return gradient_facts(self.source.model, through, images, self._difference_facts(images))
 
     def _difference_facts(self, images: Tensor) -> dict[str, Any]:

@@ -20,11 +20,12 @@ class FolderCheckpoints:
         """The state after the last finished epoch, or None before the first.
 
         Raises:
-            StoreError: the file is damaged.
+            StoreError: the file is damaged, or was changed.
         """
         path = self.folder.path / STATE
         if not path.exists():
             return None
+        self.folder.file_at_hand(STATE)
         try:
             tensors, values = load_tensors(path)
             return TrainingState(tensors=tensors, **values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -33,21 +34,26 @@ PARTS, FITTED = "parts", "fitted"
 def craft(bench: Bench, folder: Folder, progress: Progress) -> Crafted:
     """Attack all chosen queries; batches that are stored already are read back."""
     size, total = bench.config.batch_size, len(bench.chosen)
-    starts = range(0, total, size)
-    parts = [folder.path / PARTS / f"{start:07d}.npz" for start in starts]
-    done = sum(min(size, total - start) for start, part in zip(starts, parts, strict=True) if part.exists())
+    parts = {start: f"{PARTS}/{start:07d}.npz" for start in range(0, total, size)}
+    done = sum(min(size, total - start) for start, part in parts.items() if folder.has(part))
     fitted = _fitted(bench, progress) if done < total else None
     with progress.track(
         f"{bench.config.attack} ({bench.config.gradient})", total, "queries", done
     ) as advance:
-        for start, part in zip(starts, parts, strict=True):
-            if part.exists():
+        for start, part in parts.items():
+            if folder.has(part):
                 continue
             stop = min(start + size, total)
             arrays = craft_batch(bench, start, stop, fitted)
-            folder.write_arrays(f"{PARTS}/{part.name}", arrays, seal=False)
+            folder.write_arrays(part, arrays)
             advance(stop - start, "")
-    return Crafted.read(parts)
+    return Crafted.read([folder.file(part, made_by=folder.command) for part in parts.values()])
+
+
+def discard_parts(folder: Folder) -> None:
+    """Remove the batches of an attack that is finished."""
+    folder.unseal(*(name for name in folder.checksums if name.startswith(f"{PARTS}/")))
+    shutil.rmtree(folder.path / PARTS, ignore_errors=True)
 
 
 def _fitted(bench: Bench, progress: Progress) -> dict[str, Tensor] | None:
@@ -65,7 +71,6 @@ def _fitted(bench: Bench, progress: Progress) -> dict[str, Tensor] | None:
             learned = bench.attack.fit(through, replace(known, targets=None, sample_ids=None))
         with run.writing(name) as temporary:
             save_tensors(learned, temporary, {"attack": bench.config.attack})
-        run.seal(name)
     return load_tensors(run.file(name, made_by="attack"))[0]
 
 

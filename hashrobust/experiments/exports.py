@@ -17,10 +17,10 @@ from torch import Tensor
 
 from hashrobust.datasets import LabelledDataset, dataset_info
 from hashrobust.errors import HashRobustError, InputError
+from hashrobust.experiments.checksums import SealedFolder
 from hashrobust.experiments.config import ClassifierConfig, FinetuneConfig
-from hashrobust.experiments.files import file_digest, writing
 from hashrobust.experiments.onnx_files import onnx_outputs, write_onnx
-from hashrobust.experiments.store import CHECKSUMS, CLASSIFY, EXPORTED, FOREIGN, Folder
+from hashrobust.experiments.store import CLASSIFY, EXPORTED, FOREIGN, Folder
 from hashrobust.experiments.training_runs import FEEDBACK, load_run_data
 from hashrobust.experiments.weights import MODEL
 from hashrobust.models import Classifier, HashModel, load_model, plain_source, sign
@@ -94,7 +94,7 @@ def export_run(
         description = _describe(run, model, data, training) | {"feedback": feedback, "checked": checked}
         (place / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
         (place / CARD).write_text(card(run, description), encoding="utf-8")
-        _seal(place)
+        SealedFolder(place).seal(*(path.name for path in place.iterdir()))
         if to.exists():
             shutil.rmtree(to)
         place.rename(to)
@@ -209,9 +209,3 @@ def _describe(
         },
         "versions": environment["versions"],
     }
-
-
-def _seal(place: Path) -> None:
-    sums = {path.name: file_digest(path) for path in sorted(place.iterdir())}
-    with writing(place / CHECKSUMS) as temporary:
-        temporary.write_text(json.dumps(sums, indent=1) + "\n")

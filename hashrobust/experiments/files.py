@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hashrobust.errors import BusyError, StoreError
+from hashrobust.errors import BusyError, StoreError, UnwritableError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +35,7 @@ def writing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when not.
 
     Raises:
-        StoreError: the place cannot be written (read-only, full, no such folder).
+        UnwritableError: the place cannot be written (read-only, full, no such folder).
     """
     # The name is chosen before the file is made, so that no interruption can leave it behind unknown.
     temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(4)}.{path.name}"
@@ -64,7 +64,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds it.
-        StoreError: it cannot be written.
+        UnwritableError: it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +93,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
-    return StoreError(
+    kind = (
+        UnwritableError if error.errno in _NO_ROOM else StoreError
+    )  # else the name is wrong: below a file, too long
+    return kind(
         f"'{path}' cannot be written ({error.strerror}): make room or choose another folder with --results"
     )

@@ -202,8 +202,11 @@ def _create(
         "gradient_digest": _gradient_digest(model, data) if answers else "",
     }
     kind = "classifier" if classifies else model.output_count
-    folder = Folder.create(results / f"{slug(data.name)}-{stem}-{kind}-{config_hash(described)}", described)
-    record_environment(folder, device=model.device, fingerprint=data.fingerprint)
+    path = results / f"{slug(data.name)}-{stem}-{kind}-{config_hash(described)}"
+    if Folder(path).has("environment.json"):
+        return Folder.open(path)
+    with Folder.held(path, described, wait=True) as folder:
+        record_environment(folder, device=model.device, fingerprint=data.fingerprint)
     return folder
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from hashrobust.datasets import ClassificationDataset, LabelledDataset
 from hashrobust.errors import InputError
+from hashrobust.experiments.checksums import SealedFolder
 from hashrobust.experiments.config import ClassifierConfig, FinetuneConfig, slug
 from hashrobust.experiments.environment import choose_device, record_environment
 from hashrobust.experiments.exports import DESCRIPTION, FORMAT
@@ -64,7 +65,6 @@ def import_run(
         for file in (MODEL, *([FEEDBACK] if described["feedback"] else [])):
             with folder.writing(file) as temporary:
                 shutil.copyfile(directory / file, temporary)
-            folder.seal(file)
         load_imported(folder)
         folder.path.rename(path)
     return Folder.open(path)
@@ -94,13 +94,15 @@ def _described(directory: Path) -> dict[str, Any]:
         raise InputError(
             f"'{directory}' is no export, it has no {CHECKSUMS}: name a folder that `hashrobust export` made"
         )
-    sums = _read_json(path)
-    for name, digest in sums.items():
-        file = directory / name
-        if Path(name).name != name or not isinstance(digest, str):
+    export = SealedFolder(directory)
+    sums = export.checksums
+    for name in sums:
+        if Path(name).name != name:
             raise InputError(f"'{path}' names '{name}', which is no file of the export: get the export anew")
-        if not file.is_file() or file_digest(file) != digest:
-            raise InputError(f"'{file}' is missing or does not match its checksum: get the export anew")
+        if not export.matches(name):
+            raise InputError(
+                f"'{directory / name}' is missing or does not match its checksum: get the export anew"
+            )
     described = _read_json(directory / DESCRIPTION) if DESCRIPTION in sums else {}
     if described.get("format") != FORMAT:
         raise InputError(

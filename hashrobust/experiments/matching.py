@@ -50,10 +50,8 @@ def at_epoch(run: Folder, epoch: int) -> Folder:
         for name in _COPIED:
             with folder.writing(name) as temporary:
                 shutil.copyfile(run.file(name, made_by="finetune"), temporary)
-            folder.seal(name)
         with folder.writing("model.safetensors") as temporary:
-            shutil.copyfile(run.path / "checkpoints" / f"epoch-{epoch:03d}.safetensors", temporary)
-        folder.seal("model.safetensors")
+            shutil.copyfile(run.file_at_hand(f"checkpoints/epoch-{epoch:03d}.safetensors"), temporary)
     return folder
 
 

@@ -118,10 +118,9 @@ def index_run(
         codes = encode_run(folder, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress)
         started = time.perf_counter()
         index = HammingIndex.build(codes["database"].codes, kind=kind)
+        folder.add_timing(index_seconds=time.perf_counter() - started)
         with folder.writing(INDEX) as temporary:
             index.save(temporary)
-        folder.seal(INDEX)
-        folder.add_timing(index_seconds=time.perf_counter() - started)
         return index
 
 

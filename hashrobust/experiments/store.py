@@ -1,7 +1,7 @@
 """Run folders: what was computed, under which configuration, safe against interruption.
 
-Every file is written to a temporary name and renamed; `checksums.json` is written last, so that a
-file counts as finished only when its checksum stands there. No torch here: reports read folders.
+Every file is written to a temporary name, renamed, and sealed with its checksum, so that it counts as finished
+only when its checksum stands there. No torch here: reports read folders.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from hashrobust.errors import StoreError
-from hashrobust.experiments.files import LOCK, file_digest, locked, read_arrays, writing
+from hashrobust.experiments.checksums import CHECKSUMS, TIMING, SealedFolder, add_times
+from hashrobust.experiments.files import LOCK, file_digest, locked, read_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "CHECKSUMS",
+    "TIMING",
     "Folder",
     "config_hash",
     "file_digest",
     "find_run",
     "list_runs",
     "read_arrays",
-    "writing",
+    "sealed_writing",
 ]
 
 FORMAT = 1
 """Version of the folder layout; a folder of another version is refused, never guessed at."""
 
 CONFIG = "config.toml"
-CHECKSUMS = "checksums.json"
-TIMING = "timing.json"
 CLASSIFY = "classify"
 """The task of a run that trained a classifier by a rule, as `finetune` is that of a hashing model's."""
 FOREIGN = "foreign"
@@ -56,11 +57,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-class Folder:
-    """A folder with a `config.toml` and checksummed files: a run, or one attack on it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+class Folder(SealedFolder):
+    """A sealed folder with a `config.toml`: a run, or one attack on it, or one audit."""
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any]) -> Folder:
@@ -71,20 +69,21 @@ class Folder:
         """
         folder = cls(path)
         if CONFIG not in folder.checksums:
-            with writing(path / CONFIG) as temporary:
+            with folder.writing(CONFIG) as temporary:
                 temporary.write_text(tomli_w.dumps({"format": FORMAT, **_without_none(config)}))
-            folder.seal(CONFIG)
         return cls.open(path)
 
     @classmethod
     @contextmanager
-    def held(cls, path: Path, config: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[Folder]:
+    def held(
+        cls, path: Path, config: Mapping[str, Any], *, overwrite: bool = False, wait: bool = False
+    ) -> Iterator[Folder]:
         """`create` the folder and hold it for one process; `overwrite` empties it first.
 
         Raises:
-            StoreError: another process holds it; or see `create`.
+            StoreError: another process holds it, which `wait` waits for; or see `create`.
         """
-        with locked(path):
+        with locked(path, wait=wait):
             if overwrite:
                 cls(path).clear()
             yield cls.create(path, config)
@@ -140,29 +139,6 @@ class Folder:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise StoreError(f"'{path}' is damaged ({error}): make the run again") from error
 
-    @property
-    def checksums(self) -> dict[str, str]:
-        """Finished files and their SHA-256."""
-        path = self.path / CHECKSUMS
-        if not path.exists():
-            return {}
-        try:
-            sums = json.loads(path.read_text())
-            return {str(name): str(digest) for name, digest in sums.items()}
-        except (ValueError, AttributeError) as error:
-            raise StoreError(f"'{path}' is damaged ({error}): make the run again") from error
-
-    def seal(self, *names: str) -> None:
-        """Record that these files are finished."""
-        sums = self.checksums | {name: file_digest(self.path / name) for name in names}
-        with writing(self.path / CHECKSUMS) as temporary:
-            temporary.write_text(json.dumps(dict(sorted(sums.items())), indent=1) + "\n")
-
-    def has(self, *names: str) -> bool:
-        """Whether all these files are finished and still there (their content is not read)."""
-        sums = self.checksums
-        return all(name in sums and (self.path / name).is_file() for name in names)
-
     def file(self, name: str, *, made_by: str) -> Path:
         """The path of a finished file, its checksum verified.
 
@@ -170,28 +146,23 @@ class Folder:
             StoreError: the file was never finished (`made_by` is the command that makes it), or
                 was changed since.
         """
-        digest = self.checksums.get(name)
         path = self.path / name
-        if digest is None or not path.is_file():
+        if not self.has(name):
             raise StoreError(f"run '{self.path}' has no {name} yet: run `hashrobust {made_by}` first")
-        if file_digest(path) != digest:
+        if not self.matches(name):
             raise StoreError(
                 f"'{path}' does not match its checksum: it was changed or damaged, make it again "
                 f"with `hashrobust {made_by} --overwrite`"
             )
         return path
 
-    def damaged(self) -> list[str]:
-        """Names of finished files that are missing or no longer match their checksum."""
-        return [
-            name
-            for name, digest in self.checksums.items()
-            if not (self.path / name).is_file() or file_digest(self.path / name) != digest
-        ]
+    def file_at_hand(self, name: str) -> Path:
+        """The path of a file that may have no checksum, as older versions left it, or a process that was killed.
 
-    def writing(self, name: str) -> Any:
-        """Write one file of the folder atomically: a context that yields a temporary path."""
-        return writing(self.path / name)
+        Raises:
+            StoreError: it has one, and does not match it.
+        """
+        return self.file(name, made_by=self.command) if self.has(name) else self.path / name
 
     def write_json(self, name: str, content: Any) -> None:
         """Write and seal a JSON file; numbers that JSON has no word for become null."""
@@ -199,7 +170,6 @@ class Folder:
             temporary.write_text(
                 json.dumps(_finite(content), indent=1, sort_keys=True, allow_nan=False) + "\n"
             )
-        self.seal(name)
 
     def read_json(self, name: str, *, made_by: str) -> Any:
         """Read a finished JSON file."""
@@ -212,7 +182,6 @@ class Folder:
                 table.to_csv(temporary, index=False)
             else:
                 table.to_parquet(temporary, index=False)
-        self.seal(name)
 
     def read_table(self, name: str, *, made_by: str) -> pd.DataFrame:
         """Read a finished CSV or Parquet table."""
@@ -221,21 +190,16 @@ class Folder:
         path = self.file(name, made_by=made_by)
         return pd.read_csv(path) if name.endswith(".csv") else pd.read_parquet(path)
 
-    def write_arrays(self, name: str, arrays: Mapping[str, Any], *, seal: bool = True) -> None:
-        """Write arrays as .npz, and seal the file unless it is temporary."""
+    def write_arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Write and seal arrays as .npz."""
         import numpy as np
 
         with self.writing(name) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **dict(arrays))
-        if seal:
-            self.seal(name)
 
-    def add_timing(self, **entries: Any) -> None:
-        """Add to `timing.json`, the only file that holds times and dates (not sealed)."""
-        path = self.path / TIMING
-        old = json.loads(path.read_text()) if path.exists() else {}
-        with writing(path) as temporary:
-            temporary.write_text(json.dumps(old | entries, indent=1, sort_keys=True) + "\n")
+    def add_timing(self, **seconds: float) -> None:
+        """Add to `timing.json`, the only file that holds times."""
+        add_times(self.path, seconds)
 
     def lock(self, *, wait: bool = False) -> AbstractContextManager[None]:
         """Hold the folder for one process; see `files.locked`."""
@@ -257,6 +221,9 @@ class Folder:
 
     def clear(self) -> None:
         """Remove all that the folder holds, but for the lock that a process may hold."""
+        (self.path / CHECKSUMS).unlink(
+            missing_ok=True
+        )  # first: of the rest nothing counts as finished any more
         for path in self.path.iterdir():
             if path.name == LOCK:
                 continue
@@ -264,6 +231,12 @@ class Folder:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def sealed_writing(path: Path) -> AbstractContextManager[Path]:
+    """Write one file atomically, and seal it in the run, attack or audit that it lies in, or else in its own folder."""
+    own = next((folder for folder in path.parents[:2] if (folder / CONFIG).exists()), path.parent)
+    return SealedFolder(own).writing(path.relative_to(own).as_posix())
 
 
 def _finite(content: Any) -> Any:

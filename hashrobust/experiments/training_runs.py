@@ -200,7 +200,6 @@ def rule_run(
         if folder:
             with folder.writing(FEEDBACK) as temporary:
                 save_tensors(feedback_state(model), temporary, {"rule": config.rule, "seed": config.seed})
-            folder.seal(FEEDBACK)
             _store_training(folder, model, result, time.perf_counter() - started)
     return Folder.open(path)
 
@@ -345,7 +344,6 @@ def _store_training(folder: Folder, model: Network, result: TrainingResult, seco
     folder.write_table("history.csv", pd.DataFrame(result.history, columns=columns))
     if result.alignment:
         folder.write_table("alignment.csv", pd.DataFrame(result.alignment, columns=ALIGNMENT))
-    with folder.writing(MODEL) as temporary:
-        save_model(model, temporary)
-    folder.seal(MODEL)
     folder.add_timing(training_seconds=seconds)
+    with folder.writing(MODEL) as temporary:  # last, as it says that the training is done
+        save_model(model, temporary)

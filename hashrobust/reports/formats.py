@@ -115,7 +115,7 @@ def write_frame(frame: pd.DataFrame, path: Path) -> Path:
     Raises:
         StoreError: the place cannot be written.
     """
-    with store.writing(path) as temporary:
+    with store.sealed_writing(path) as temporary:
         if path.suffix == ".parquet":
             frame.to_parquet(temporary, index=False)
         else:
@@ -129,6 +129,6 @@ def write_text(text: str, path: Path) -> Path:
     Raises:
         StoreError: the place cannot be written.
     """
-    with store.writing(path) as temporary:
+    with store.sealed_writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path

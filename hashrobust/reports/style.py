@@ -87,7 +87,7 @@ def save(figure: Figure, path: Path, also: Sequence[str] = ()) -> list[Path]:
     for file in paths:
         if file.suffix not in _SUFFIXES:
             raise InputError(f"figure '{file}' has an unknown suffix: use .png, .pdf or .svg")
-        with store.writing(file) as temporary:
+        with store.sealed_writing(file) as temporary:
             figure.savefig(
                 temporary, format=file.suffix[1:], dpi=DPI, metadata=_WITHOUT_DATE.get(file.suffix, {})
             )

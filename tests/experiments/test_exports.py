@@ -267,7 +267,7 @@ def renamed_tensors(place: Path) -> None:
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "no checksums": (lambda p: (p / "checksums.json").unlink(), "is no export, it has no checksums.json"),
     "checksums are a list": (lambda p: (p / "checksums.json").write_text("[1]"), "holds no table"),
-    "checksums are cut off": (lambda p: (p / "checksums.json").write_text('{"a'), "cannot be read"),
+    "checksums are cut off": (lambda p: (p / "checksums.json").write_text('{"a'), "is damaged"),
     "a path that leads out": (
         lambda p: (p / "checksums.json").write_text(json.dumps({"../../etc/passwd": "0"})),
         "no file of the export",

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import multiprocessing
 import os
 import threading
@@ -13,9 +12,10 @@ import pandas as pd
 import pytest
 
 from hashrobust.errors import InputError, StoreError
+from hashrobust.experiments.checksums import read_times
 from hashrobust.experiments.external import read_array
-from hashrobust.experiments.files import locked
-from hashrobust.experiments.store import Folder, config_hash, find_run, list_runs, read_arrays, writing
+from hashrobust.experiments.files import locked, writing
+from hashrobust.experiments.store import Folder, config_hash, find_run, list_runs, read_arrays
 
 CONFIG = {"task": "finetune", "bits": 12, "patience": None}
 
@@ -48,7 +48,7 @@ def test_a_folder_whose_making_was_interrupted_is_completed(folder: Folder) -> N
 
 
 def test_files_count_once_their_checksum_stands(folder: Folder) -> None:
-    with folder.writing("model.safetensors") as temporary:
+    with writing(folder.path / "model.safetensors") as temporary:
         temporary.write_bytes(b"weights")
     assert not folder.has("model.safetensors")
     with pytest.raises(StoreError, match=r"has no model.safetensors yet: run `hashrobust finetune` first"):
@@ -116,7 +116,7 @@ def test_tables_arrays_and_timing(folder: Folder) -> None:
     assert read_arrays(folder.path / "codes.npz")["codes"].tolist() == [0, 1, 2]
     folder.add_timing(a_seconds=1.0)
     folder.add_timing(b_seconds=2.0)
-    assert json.loads((folder.path / "timing.json").read_text()) == {"a_seconds": 1.0, "b_seconds": 2.0}
+    assert read_times(folder.path / "timing.json") == ({"a_seconds": 1.0, "b_seconds": 2.0}, True)
     assert "timing.json" not in folder.checksums
     assert {"history.csv", "queries.parquet", "codes.npz"} <= set(folder.checksums)
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from hashrobust.datasets import load_dataset
 from hashrobust.errors import InputError, StoreError, TrainingError
 from hashrobust.experiments import environment, training_runs
+from hashrobust.experiments.checksums import read_times
 from hashrobust.experiments.config import PretrainConfig
 from hashrobust.experiments.store import Folder
 from hashrobust.experiments.training_runs import finetune_run, load_run, pretrain_run, resolve_weights
@@ -50,7 +50,7 @@ def test_a_finished_run_holds_what_the_conventions_say(made: Folder) -> None:
     assert facts["threads"] == 1
     assert facts["data_fingerprint"] == load_dataset("digits", image_size=16).fingerprint
     assert {"python", "torch", "numpy", "hashrobust"} <= set(facts["versions"])
-    times = json.loads((made.path / "timing.json").read_text())
+    times, _ = read_times(made.path / "timing.json")
     assert times["training_seconds"] > 0
     history = made.read_table("history.csv", made_by="finetune")
     assert history["epoch"].tolist() == [1, 2, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,8 @@ def _open(run: Folder, control: Folder | None, where: Where) -> tuple[Subject, S
         raise InputError(f"control '{control.name}' is the audited run itself: name its backpropagation twin")
     if control is not None:
         run, control = match_epochs(run, control, CLEAN_MATCH, where.progress)
-    subject = where.open(run)
-    return subject, None if control is None else where.open(control, subject.data)
+    subject = where.open_beside(run)
+    return subject, None if control is None else where.open_beside(control, subject.data)
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,11 @@ class Audit:
         with threads(self.config.threads):
             determinism = determinism_facts(self.subject)
             of_twin = None if self.twin is None else determinism_facts(self.twin)
-            folder = Folder.create(folder.path, self.config.to_dict())
-            record_environment(folder, device=self.subject.device, fingerprint=self.subject.data.fingerprint)
+            with self._held():
+                folder = Folder.create(folder.path, self.config.to_dict())
+                record_environment(
+                    folder, device=self.subject.device, fingerprint=self.subject.data.fingerprint
+                )
             self.progress.say(self.cost())
             started = time.perf_counter()
             done, errors = self._run_cells(
@@ -131,9 +135,14 @@ class Audit:
                 random=determinism["differing_bits"] > 0,
                 random_twin=of_twin is not None and of_twin["differing_bits"] > 0,
             )
-            folder.add_timing(audit_seconds=time.perf_counter() - started)
-            self._read(folder, done, errors, determinism, of_twin)
+            with self._held():
+                folder.add_timing(audit_seconds=time.perf_counter() - started)
+                self._read(folder, done, errors, determinism, of_twin)
         return folder
+
+    def _held(self) -> AbstractContextManager[None]:
+        """The run held while the audit writes. Its attacks hold it each by itself, so that audits take turns."""
+        return self.subject.folder.lock(wait=True)
 
     def cost(self) -> str:
         """One sentence on how long the audit will take, from one measured step of the audited model."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hashrobust.errors import BusyError, HashRobustError, InputError
-from hashrobust.experiments.attack_runs import Where, attack_run
+from hashrobust.experiments.attack_runs import Where, attack_run, is_done
 from hashrobust.experiments.audit.plan import AuditConfig
 from hashrobust.experiments.audit.runs import RESULT, audit_run
 from hashrobust.experiments.retrieval_runs import METRICS
@@ -157,7 +157,7 @@ def _run_name(cell: TrainedCell, results: Path) -> str:
 
 
 def _has_attack(run: Folder, name: str) -> bool:
-    return Folder(run.path / "attacks" / name).has("metrics.json")
+    return is_done(Folder(run.path / "attacks" / name))
 
 
 def _has_audit(run: Folder, control: str, config: AuditConfig) -> bool:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from hashrobust.errors import BusyError, InputError
+from hashrobust.experiments.checksums import SealedFolder
 from hashrobust.experiments.config import AttackConfig
-from hashrobust.experiments.files import locked, writing
+from hashrobust.experiments.files import locked
 from hashrobust.experiments.study.cells import Failure, Outcome, Place, present
 from hashrobust.experiments.study.cluster import Cluster
 from hashrobust.experiments.study.local import Executor, InProcess, Processes
@@ -93,11 +94,12 @@ def study_folder(planned: Planned) -> Path:
 
 
 def _store(planned: Planned) -> None:
-    folder = study_folder(planned)
-    with writing(folder / "study.toml") as temporary:
-        temporary.write_text(planned.study.file.text, encoding="utf-8")
-    with writing(folder / "plan.csv") as temporary:
-        plan_table(planned.cells).to_csv(temporary, index=False)
+    folder = SealedFolder(study_folder(planned))
+    with locked(folder.path):
+        with folder.writing("study.toml") as temporary:
+            temporary.write_text(planned.study.file.text, encoding="utf-8")
+        with folder.writing("plan.csv") as temporary:
+            plan_table(planned.cells).to_csv(temporary, index=False)
 
 
 def plan_table(cells: list[Cell]) -> pd.DataFrame:

@@ -30,7 +30,7 @@ def write_page(results: Path, path: Path, *, filters: Sequence[str] = (), publis
     check_place(path)
     page = _page(gather(results, filters, published=published))
     try:
-        with store.writing(path) as temporary:
+        with store.sealed_writing(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
     except (OSError, StoreError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
