@@ -20,6 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashrobust._arrays import as_codes, pack, unpack
+from hashrobust._faiss_payload import (
+    MOST_BUCKETS,
+    MOST_EFFORT,
+    HashTables,
+    PayloadError,
+    buckets_searched,
+    check_payload,
+)
 from hashrobust.errors import InputError
 from hashrobust.registry import did_you_mean
 
@@ -55,7 +63,9 @@ def _hnsw(bits: int, count: int, *, neighbors: int = 32, effort: int = 64) -> An
     Building it on several threads may give another graph each time; on one thread it does not.
     """
     index = faiss.IndexBinaryHNSW(_padded(bits), max(2, _positive("neighbors", neighbors)))
-    index.hnsw.efSearch = _positive("effort", effort)
+    if _positive("effort", effort) > MOST_EFFORT:
+        raise InputError(f"effort is {effort}: give at most {MOST_EFFORT}")
+    index.hnsw.efSearch = effort
     return index
 
 
@@ -70,6 +80,8 @@ def _hash(
     tables = min(4, most) if tables is None else tables
     if not 1 <= tables <= most:
         raise InputError(f"tables is {tables}: {bits} bits give between 1 and {most} keys of {key_bits} bits")
+    if flips < 0 or buckets_searched(key_bits, flips) > MOST_BUCKETS:
+        raise InputError(f"flips is {flips} in keys of {key_bits} bits: give 0 or a few, such as 2")
     index = faiss.IndexBinaryMultiHash(_padded(bits), tables, key_bits)
     index.nflip = min(flips, key_bits)
     return index
@@ -174,10 +186,17 @@ class HammingIndex:
             InputError: no such file, not an index of this package, cut short, or changed since.
         """
         payload, about = _read(Path(path))
+        kind, bits, count = about["kind"], about["bits"], about["count"]
+        try:
+            made_of = check_payload(payload, kind, code_size=_padded(bits) // 8, count=count)
+        except PayloadError as error:
+            raise InputError(f"index '{path}' is damaged ({error}): build it anew") from error
+        if made_of is not None:
+            return cls(_with_tables(made_of), bits, kind)
         index: Any = faiss.deserialize_index_binary(np.frombuffer(payload, np.uint8))
-        if about["kind"] == "flat":
+        if kind == "flat":
             index.use_heap = False  # a setting that FAISS does not write
-        return cls(index, about["bits"], about["kind"])
+        return cls(index, bits, kind)
 
     def _checked(self, codes: Any, name: str) -> NDArray[Any]:
         array = as_codes(codes, name)
@@ -207,6 +226,14 @@ def _build(kind: str, bits: int, count: int, params: dict[str, Any]) -> Any:
         if name not in known:
             raise InputError(f"index kind '{kind}' has no parameter '{name}': {did_you_mean(name, known)}")
     return KINDS[kind](bits, count, **params)
+
+
+def _with_tables(made_of: HashTables) -> Any:
+    """The hash tables of codes, made anew: FAISS believes stored ones, wherever they point."""
+    index: Any = faiss.IndexBinaryMultiHash(8 * made_of.codes.shape[1], made_of.tables, made_of.key_bits)
+    index.nflip = made_of.flips
+    index.add(made_of.codes)
+    return index
 
 
 def _stored(index: Any, kind: str) -> NDArray[np.uint8]:
@@ -240,11 +267,13 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         about = json.loads(content[max(0, end - length) : end])
         payload = content[: end - length]
         sound = len(payload) == about["size"] and hashlib.sha256(payload).hexdigest() == about["sha256"]
-        sound = sound and about["kind"] in KINDS and isinstance(about["bits"], int)
+        sound = sound and about["kind"] in KINDS
+        sound = sound and all(type(about[fact]) is int and about[fact] >= 1 for fact in ("bits", "count"))
+        version = about["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise damaged from error
     if not sound:
         raise damaged
-    if about["version"] != VERSION:
-        raise InputError(f"index '{path}' is of version {about['version']}, not {VERSION}: build it anew")
+    if version != VERSION:
+        raise InputError(f"index '{path}' is of version {version}, not {VERSION}: build it anew")
     return payload, about
