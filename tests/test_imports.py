@@ -29,6 +29,7 @@ NO_TORCH = ("reports", "metrics")
 TORCH_FREE_FILES = (
     "experiments/store.py",
     "experiments/files.py",
+    "experiments/documents.py",
     "experiments/config.py",
     "options.py",
     "launch.py",

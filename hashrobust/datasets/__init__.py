@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hashrobust.datasets._base import ClassificationDataset, LabelledDataset, RetrievalDataset, Split
+from hashrobust.datasets._decode import decode
 from hashrobust.datasets._info import INFO, DatasetInfo, data_folder
 from hashrobust.errors import InputError, UnknownNameError
 from hashrobust.progress import Progress
@@ -19,6 +20,7 @@ __all__ = [
     "Split",
     "dataset_info",
     "datasets",
+    "decode",
     "load_classification",
     "load_dataset",
 ]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
 from hashrobust.datasets._base import IntArray
 from hashrobust.datasets._cache import DecodedImages, KnownFiles, Pixels
+from hashrobust.datasets._decode import decode
 from hashrobust.datasets._memory import check_image_size, content_digest
 from hashrobust.errors import DataError
 from hashrobust.progress import Progress, Silent
@@ -26,49 +25,10 @@ DEFAULT_IMAGE_SIZE = 224
 RESIZE_OVER_CROP = 256 / 224  # ImageNet's evaluation practice: Resize(256), CenterCrop(224)
 MAX_THREADS = 8
 NAMED = 5
-RUNS_OTHER_PROGRAMS = {"EPS"}  # Pillow hands such files to Ghostscript
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in Image.OPEN if name not in RUNS_OTHER_PROGRAMS)
 
 
 def _threads() -> int:
     return min(MAX_THREADS, os.cpu_count() or 1)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Eight bits, three channels: 16-bit greys are scaled, transparency is laid on white."""
-    if image.mode == "F":
-        raise ValueError("its pixels are floating point numbers of unknown range")
-    if image.mode == "I" or image.mode.startswith("I;"):
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError("its pixels exceed 16 bits")
-        return Image.fromarray(np.round(grey / 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        white = Image.new("RGBA", opaque.size, "white")
-        return Image.alpha_composite(white, opaque).convert("RGB")
-    return image.convert("RGB")
-
-
-def decode(content: bytes, *, coarse: bool = False) -> Image.Image:
-    """An image file's bytes as an upright RGB image; the first frame where there are several.
-
-    `coarse` lets JPEG skip detail that a check for damage does not need.
-
-    Raises:
-        Exception: whatever Pillow's reader of that format raises on a damaged file.
-    """
-    if not content:
-        raise ValueError("it is empty")
-    with Image.open(io.BytesIO(content), formats=_formats()) as image:
-        if coarse:
-            image.draft(None, (1, 1))
-        return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def _inspect(path: Path) -> bytes | str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hashrobust.errors import StoreError
+from hashrobust.experiments.documents import check_names, check_shape, understood
 from hashrobust.experiments.files import file_digest, writing
 
 CHECKSUMS = "checksums.json"
@@ -42,7 +43,12 @@ class SealedFolder:
             StoreError: the list is damaged.
         """
         path = self.path / CHECKSUMS
-        return read_self_sealed(path, _FILES, str)[0] if path.exists() else {}
+        if not path.exists():
+            return {}
+        sums, _ = read_self_sealed(path, _FILES, str)
+        with understood(path):
+            check_names(sums)
+        return sums
 
     def seal(self, *names: str) -> None:
         """Record that these files are finished."""
@@ -105,15 +111,14 @@ def read_self_sealed(path: Path, key: str, *kinds: type) -> tuple[dict[str, Any]
         stored = json.loads(text)
         if not isinstance(stored, dict):
             raise ValueError("it holds no table of names and values")
-        if stored.keys() != {key, _OWN}:
-            if not all(isinstance(value, kinds) for value in stored.values()):
-                raise ValueError("it holds something else than names and values")
-            return stored, False
-        if text != self_sealed(key, stored[key]):
+        sealed = stored.keys() == {key, _OWN}
+        if sealed and text != self_sealed(key, stored[key]):
             raise ValueError("it does not match its own checksum")
+        content = stored[key] if sealed else stored
+        check_shape(content, {".*": kinds})
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise StoreError(f"'{path}' is damaged ({error}): make its folder again") from error
-    return stored[key], True
+    return content, sealed
 
 
 def add_times(folder: Path, times: Mapping[str, float]) -> None:

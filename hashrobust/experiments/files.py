@@ -6,17 +6,24 @@ import errno
 import fcntl
 import hashlib
 import secrets
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hashrobust.errors import BusyError, StoreError, UnwritableError
+from hashrobust.experiments.documents import check_table, understood
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
 LOCK = ".lock"
+MOST_BYTES = 1 << 34
+"""Of the arrays in one file: codes and labels of a hundred million images take less."""
+MOST_CELLS = 1 << 27
+"""Of one table, whose columns may be packed into a few bytes."""
 _TEMPORARY = ".tmp-"
 _STALE = ".*tmp*"
 """Our own temporary names, and those that safetensors and the index make beside them."""
@@ -85,11 +92,39 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a .npz file; nothing is unpickled."""
+    """The arrays of a .npz file; nothing is unpickled.
+
+    Raises:
+        StoreError: it is none, or unpacks to more than `MOST_BYTES`.
+    """
     import numpy as np
 
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    with understood(path), zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
+            raise ValueError("it unpacks to more than any run needs")
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV or Parquet table, by its suffix.
+
+    Raises:
+        ValueError: it is no such table as its name says, or has more than `MOST_CELLS` cells.
+    """
+    import pandas as pd
+    import pyarrow.parquet as parquet
+
+    if path.suffix == ".csv":
+        table = pd.read_csv(path)
+    else:
+        about = parquet.read_metadata(path)
+        if about.num_rows * about.num_columns > MOST_CELLS:
+            raise ValueError("it unpacks to more than any run needs")
+        # Without pandas' own notes in the file, which name types and an index at will.
+        table = parquet.read_table(path).replace_schema_metadata().to_pandas()
+    check_table(table, path.name)
+    return table
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from hashrobust.datasets import RetrievalDataset
-from hashrobust.errors import InputError
+from hashrobust.datasets import RetrievalDataset, decode
+from hashrobust.errors import InputError, StoreError
+from hashrobust.experiments.documents import understood
 from hashrobust.experiments.environment import choose_device
 from hashrobust.experiments.files import read_arrays
 from hashrobust.experiments.foreign_runs import load_any
@@ -60,12 +62,22 @@ def encode_run(
         data = data or load_retrieval_data(folder, data_dir, progress)
         model = model or load_any(folder).to(choose_device(device))
         folder.write_arrays(CODES, _encode_splits(model, data, progress or Silent()))
-    stored = read_arrays(folder.file(CODES, made_by="index"))
-    bits = int(stored["bits"][0])
-    return {
-        name: StoredCodes(unpack(stored[name], bits), stored[f"{name}_labels"], stored[f"{name}_ids"])
-        for name in SPLITS
-    }
+    path = folder.file(CODES, made_by="index")
+    stored = read_arrays(path)
+    with understood(path):
+        bits = int(stored["bits"][0])
+        return {name: _stored_codes(stored, name, bits) for name in SPLITS}
+
+
+def _stored_codes(stored: dict[str, NDArray[Any]], name: str, bits: int) -> StoredCodes:
+    codes = unpack(stored[name], bits)
+    labels, ids = stored[f"{name}_labels"], stored[f"{name}_ids"]
+    count = len(codes)
+    fits = labels.dtype == np.uint8 and labels.ndim == 2 and len(labels) == count
+    fits = fits and ids.dtype == np.int64 and ids.shape == (count,)
+    if not fits or labels.max(initial=0) > 1:
+        raise ValueError(f"labels and ids of {name} are not those of its {count} codes")
+    return StoredCodes(codes, labels, ids)
 
 
 def _encode_splits(
@@ -177,6 +189,11 @@ def search_run(
     if k < 1:
         raise InputError(f"k is {k}: ask for at least 1 result")
     index = HammingIndex.load(folder.file(INDEX, made_by="index"))
+    if len(index) != len(data.database):
+        raise StoreError(
+            f"run '{folder.path}' has an index of {len(index)} codes and a database of {len(data.database)} images: "
+            "make it anew with `hashrobust index --overwrite`"
+        )
     model = load_any(folder).to(choose_device(device))
     distances, positions = index.search(model.encode(image[None]), min(k, len(index)))
     labels = data.database.labels
@@ -207,12 +224,11 @@ def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
         raise InputError(
             f"images of {channels} channels cannot be read from a file: search in Python instead"
         )
+    if not path.is_file():
+        raise InputError(f"image '{path}' does not exist: check the path")
     try:
-        with Image.open(path) as file:
-            picture = file.convert("L" if channels == 1 else "RGB")
-    except FileNotFoundError:
-        raise InputError(f"image '{path}' does not exist: check the path") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        picture = decode(path.read_bytes()).convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # readers of damaged images raise whatever they stumble over
         raise InputError(
             f"'{path}' is no image that can be read ({error}): give a PNG or JPEG file"
         ) from error

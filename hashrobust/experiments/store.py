@@ -20,7 +20,8 @@ import tomli_w
 
 from hashrobust.errors import StoreError
 from hashrobust.experiments.checksums import CHECKSUMS, TIMING, SealedFolder, add_times
-from hashrobust.experiments.files import LOCK, file_digest, locked, read_arrays
+from hashrobust.experiments.documents import CONFIGURATION, Document, as_document, understood
+from hashrobust.experiments.files import LOCK, file_digest, locked, read_arrays, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,18 +127,18 @@ class Folder(SealedFolder):
         return config.get("task") == CLASSIFY or config.get("protocol") == "classification"
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Document:
         """The stored configuration, with the key `format`."""
         path = self.path / CONFIG
-        try:
-            return tomllib.loads(path.read_text())
-        except FileNotFoundError:
-            raise StoreError(
-                f"'{self.path}' is no run folder, it has no {CONFIG}: name a folder made by "
-                "`hashrobust finetune` or `pretrain`"
-            ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise StoreError(f"'{path}' is damaged ({error}): make the run again") from error
+        with understood(path):
+            try:
+                text = path.read_text(encoding="utf-8")
+            except FileNotFoundError:
+                raise StoreError(
+                    f"'{self.path}' is no run folder, it has no {CONFIG}: name a folder made by "
+                    "`hashrobust finetune` or `pretrain`"
+                ) from None
+            return as_document(tomllib.loads(text), path, CONFIGURATION)
 
     def file(self, name: str, *, made_by: str) -> Path:
         """The path of a finished file, its checksum verified.
@@ -171,9 +172,15 @@ class Folder(SealedFolder):
                 json.dumps(_finite(content), indent=1, sort_keys=True, allow_nan=False) + "\n"
             )
 
-    def read_json(self, name: str, *, made_by: str) -> Any:
-        """Read a finished JSON file."""
-        return json.loads(self.file(name, made_by=made_by).read_text())
+    def read_json(self, name: str, *, made_by: str) -> Document:
+        """Read a finished JSON file.
+
+        Raises:
+            StoreError: see `file`; or it is no such document.
+        """
+        path = self.file(name, made_by=made_by)
+        with understood(path):
+            return as_document(json.loads(path.read_text(encoding="utf-8")), path)
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write and seal a table as CSV or Parquet, by its suffix."""
@@ -184,11 +191,14 @@ class Folder(SealedFolder):
                 table.to_parquet(temporary, index=False)
 
     def read_table(self, name: str, *, made_by: str) -> pd.DataFrame:
-        """Read a finished CSV or Parquet table."""
-        import pandas as pd
+        """Read a finished CSV or Parquet table.
 
+        Raises:
+            StoreError: see `file`; or it is no such table.
+        """
         path = self.file(name, made_by=made_by)
-        return pd.read_csv(path) if name.endswith(".csv") else pd.read_parquet(path)
+        with understood(path):
+            return read_table(path)
 
     def write_arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
         """Write and seal arrays as .npz."""

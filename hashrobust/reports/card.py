@@ -12,7 +12,7 @@ from hashrobust.experiments.store import Folder
 from hashrobust.reports import labels
 from hashrobust.reports.audit_attacks import without_audits
 from hashrobust.reports.audits import audits_frame, audits_table
-from hashrobust.reports.formats import to_markdown
+from hashrobust.reports.formats import escape_markdown, to_markdown
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.summary import records
 from hashrobust.reports.tables import attack_table
@@ -39,13 +39,13 @@ def model_card(run: Folder, description: Mapping[str, Any]) -> str:
     """
     training, data = description["training"], description["data"]
     parts = [
-        f"# {description['run']}",
+        f"# {escape_markdown(description['run'])}",
         _what(description),
         "## Use",
         _use(description),
         "## Data",
-        f"- {data['name']}: {data['source']}\n- protocol: {data['protocol']}\n- fingerprint of images, labels and "
-        f"splits: `{data['fingerprint']}`",
+        f"- {escape_markdown(data['name'])}: {data['source']}\n- protocol: {data['protocol']}\n- "
+        f"fingerprint of images, labels and splits: `{data['fingerprint']}`",
         "## Training",
         _training(training),
         "## Measured",
@@ -69,8 +69,8 @@ def _what(description: Mapping[str, Any]) -> str:
         does = f"sorts images into {network['outputs']} classes"
     words = (
         f"A `{network['backbone']}` that {does}. It takes float images of {shape} (channels, height, width) in [0, 1]; "
-        f"normalisation is a layer of it. It was trained on {description['data']['name']} with the learning rule "
-        f"`{rule}`, seed {training['seed']}."
+        "normalisation is a layer of it. It was trained on "
+        f"{escape_markdown(description['data']['name'])} with the learning rule `{rule}`, seed {training['seed']}."
     )
     if rule == "bp":
         return words
@@ -91,7 +91,7 @@ def _use(description: Mapping[str, Any]) -> str:
     answer = (
         "The code is the sign of its outputs, sign(0) = +1."
         if description["task"] == "hashing"
-        else f"The class is the largest of its logits: {', '.join(description['classes'])}."
+        else f"The class is the largest of its logits: {', '.join(map(escape_markdown, description['classes']))}."
     )
     return (
         "`python example.py` in this folder loads it without hashrobust: with safetensors and what `model.py` imports, "
@@ -177,7 +177,7 @@ def _licence(description: Mapping[str, Any]) -> str:
     data, start = description["data"], description["training"].get("weights", "none")
     lines = [
         "The licence of these weights is for whoever shares them to state here.",
-        f"They were trained on {data['name']}, whose licence is: {data['licence'] or 'unknown'}.",
+        f"They were trained on {escape_markdown(data['name'])}, whose licence is: {data['licence'] or 'unknown'}.",
     ]
     if start == "imagenet":
         lines.append("They started from ImageNet weights; ImageNet is for non-commercial research.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
@@ -29,6 +30,8 @@ _LATEX = {
     "±": r"$\pm$",
     "—": "---",
 }
+_MARKDOWN = re.compile(r"[\\`*|$&~<]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]|^[#>+=\[-]|(?<=^\d)[.)]")
+"""What Markdown reads as more than a letter, where it does; brackets and `_` elsewhere stay as they are."""
 _NARROWEST_HEAD = 8
 """Heads are broken into lines of the cells' width, but not of fewer letters."""
 
@@ -68,11 +71,11 @@ def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown, under its title, with its notes below."""
 
     def line(cells: tuple[str, ...]) -> str:
-        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+        return "| " + " | ".join(map(escape_markdown, cells)) + " |"
 
-    rule = line(tuple(":--" if i < table.words else "--:" for i in range(len(table.columns))))
-    rows = [line(table.columns), rule, *(line(row) for row in table.rows)]
-    blocks = [f"**{table.title}**", "\n".join(rows), *table.notes]
+    rule = "| " + " | ".join(":--" if i < table.words else "--:" for i in range(len(table.columns))) + " |"
+    rows = [line(table.columns), rule, *map(line, table.rows)]
+    blocks = [f"**{escape_markdown(table.title)}**", "\n".join(rows), *map(escape_markdown, table.notes)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -105,8 +108,18 @@ def _latex_row(cells: tuple[str, ...]) -> str:
 
 
 def escape_latex(text: str) -> str:
-    r"""Text with LaTeX's own letters (`_ % & # $ { } ~ ^ \`) made to print as themselves."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    r"""Text in one line, with LaTeX's own letters (`_ % & # $ { } ~ ^ \`) made to print as themselves."""
+    return "".join(_LATEX.get(letter, letter) for letter in _one_line(text))
+
+
+def escape_markdown(text: str) -> str:
+    """Text in one line that Markdown shows as it is: no emphasis, links, HTML or formulas."""
+    return _MARKDOWN.sub(lambda found: "&lt;" if found[0] == "<" else f"\\{found[0]}", _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    """Line breaks and letters that cannot be printed become spaces: they would end a row or a caption."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -20,7 +21,7 @@ from hashrobust.reports.differences import differences_frame, differences_tables
 from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars
 from hashrobust.reports.filters import filter_frame
 from hashrobust.reports.findings import findings
-from hashrobust.reports.formats import Table, to_latex, to_markdown, write_frame, write_text
+from hashrobust.reports.formats import Table, escape_markdown, to_latex, to_markdown, write_frame, write_text
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.pictures import attack_examples
 from hashrobust.reports.queries import queries_frame
@@ -78,7 +79,8 @@ def write_report(
     figures, not_drawn = _figures(whole, frame, results, output, kinds) if kinds else ([], [])
     written += figures
     if "md" in formats:
-        told = [*left_out, *map(to_markdown, summaries), *findings(frame), *not_drawn]
+        sentences = map(escape_markdown, findings(frame))
+        told = [*left_out, *map(to_markdown, summaries), *sentences, *not_drawn]
         page = [*_heading(whole, filters), *told, *_links(written, figures, output)]
         written.append(write_text("\n\n".join(page) + "\n", output / "summary.md"))
     return written
@@ -181,10 +183,10 @@ def _heading(frame: pd.DataFrame, filters: Sequence[str]) -> list[str]:
     attacks = int((frame["attack"] != "none").sum())
     lines = ["# Report", f"Runs: {frame['run'].nunique()}, attacks: {attacks}, seeds: {seeds}."]
     if filters:
-        lines.append(f"Filters: {', '.join(f'`{text}`' for text in filters)}.")
+        lines.append(f"Filters: {', '.join(map(escape_markdown, filters))}.")
     unfinished = frame.attrs.get("unfinished", [])
     if unfinished:
-        names = ", ".join(f"`{name}`" for name in unfinished[:10])
+        names = ", ".join(map(escape_markdown, unfinished[:10]))
         lines.append(
             f"Unfinished and left out: {len(unfinished)} ({names}{', ...' if unfinished[10:] else ''})."
         )
@@ -207,7 +209,7 @@ def _links(written: Sequence[Path], figures: Sequence[Path], output: Path) -> li
     if output / "paper_table.md" not in written:
         pages.insert(0, "No attack is finished.")
     shown = [path.relative_to(output).as_posix() for path in figures if path.suffix == ".png"]
-    return [*pages, *(f"![{Path(name).stem}]({name})" for name in shown)]
+    return [*pages, *(f"![{escape_markdown(Path(name).stem)}]({quote(name)})" for name in shown)]
 
 
 def _figures(

@@ -109,7 +109,7 @@ def test_damaged_checksums_are_refused(folder: Folder, content: str) -> None:
 
 def test_tables_arrays_and_timing(folder: Folder) -> None:
     table = pd.DataFrame({"epoch": [1, 2], "loss": [0.1, 1 / 3]})
-    for name in ("history.csv", "queries.parquet"):
+    for name in ("losses.csv", "losses.parquet"):
         folder.write_table(name, table)
         pd.testing.assert_frame_equal(folder.read_table(name, made_by="finetune"), table)
     folder.write_arrays("codes.npz", {"codes": np.arange(3)})
@@ -118,7 +118,7 @@ def test_tables_arrays_and_timing(folder: Folder) -> None:
     folder.add_timing(b_seconds=2.0)
     assert read_times(folder.path / "timing.json") == ({"a_seconds": 1.0, "b_seconds": 2.0}, True)
     assert "timing.json" not in folder.checksums
-    assert {"history.csv", "queries.parquet", "codes.npz"} <= set(folder.checksums)
+    assert {"losses.csv", "losses.parquet", "codes.npz"} <= set(folder.checksums)
 
 
 def test_objects_in_arrays_are_not_unpickled(folder: Folder) -> None:
@@ -128,13 +128,13 @@ def test_objects_in_arrays_are_not_unpickled(folder: Folder) -> None:
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(folder: Folder) -> None:
-    folder.write_json("a.json", 1)
+    folder.write_json("a.json", {"map": 1})
     before = names(folder.path)
     with pytest.raises(ZeroDivisionError), folder.writing("a.json") as temporary:
         temporary.write_text("half")
         1 / 0  # noqa: B018
     assert names(folder.path) == before
-    assert folder.read_json("a.json", made_by="x") == 1
+    assert folder.read_json("a.json", made_by="x") == {"map": 1}
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])

@@ -7,14 +7,14 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SECONDS = 60
-"""No job may take longer; most take milliseconds."""
+SECONDS = 900
+"""No job may wait longer, for nothing; how long one may work, the worker says."""
 
 
 class Worker:
@@ -32,6 +32,18 @@ class Worker:
         assert "error" not in found, found["traceback"]
         return found
 
+    def command(self, *words: object, codes: Collection[int] = (0, 1, 2)) -> str:
+        """Run a command line and return what it wrote to stderr.
+
+        Fails if it ends by another code, or badly without one sentence that begins with `error:`.
+        """
+        found = self("command", *words)["value"]
+        code, said = found["code"], found["err"]
+        assert code in codes, found
+        assert code == 0 or said.startswith("error: ") or "\nerror: " in said, found
+        assert "Traceback" not in said, said
+        return str(said)
+
     def _ask(self, job: dict[str, Any]) -> dict[str, Any]:
         process = self._process = self._process or self._start()
         assert process.stdin is not None and process.stdout is not None
@@ -48,9 +60,11 @@ class Worker:
     def _start(self) -> subprocess.Popen[str]:
         words = [sys.executable, str(Path(__file__).with_name("worker.py"))]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        return process
 
     def stop(self) -> None:
         if self._process is not None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -50,3 +53,44 @@ def mutated(draw: st.DrawFn, content: bytes, most: int = 4) -> bytes:
             case "remove":
                 del changed[place : place + draw(st.integers(1, 16))]
     return bytes(changed)
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from([*TELLING, -1, -(2**63), 10**30]),
+    st.floats(),
+    st.sampled_from(["", "bp", "<script>", "../..", "/etc/passwd", "\0", "a\nb", "x" * 5000, "[red]"]),
+    st.text(max_size=8),
+    st.lists(st.none(), max_size=2),
+    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
+)
+"""Values that are valid in a document and mean nothing."""
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The places of all values in a document, that of the whole first."""
+    yield path
+    entries: Any = value.items() if isinstance(value, dict) else enumerate(value)
+    if isinstance(value, dict | list):
+        for key, entry in entries:
+            yield from _paths(entry, (*path, key))
+
+
+@st.composite
+def misshapen(draw: st.DrawFn, document: Any, junk: st.SearchStrategy[Any] = JUNK) -> Any:
+    """A document of another shape: values replaced, taken out, or put one in another's place."""
+    changed = copy.deepcopy(document)
+    for _ in range(draw(st.integers(1, 3))):
+        *above, last = draw(st.sampled_from([*_paths(changed)][1:] or [("new",)]))
+        holder = changed
+        for key in above:
+            holder = holder[key]
+        match draw(st.sampled_from(["replace", "replace", "remove", "rename"])):
+            case "replace":
+                holder[last] = draw(junk)
+            case "remove":
+                del holder[last]
+            case "rename" if isinstance(holder, dict):
+                holder[draw(st.text(max_size=6))] = holder.pop(last)
+    return changed
