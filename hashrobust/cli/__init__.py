@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from hashrobust._memory import keep_freed_memory
 from hashrobust.cli import (
     attack,
     audit,
@@ -64,6 +65,7 @@ app.command("check")(check.command)
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
     signal.signal(signal.SIGTERM, interrupt)
+    keep_freed_memory()
     try:
         with one_voice():
             code = app(prog_name="hashrobust", standalone_mode=False)

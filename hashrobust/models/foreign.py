@@ -51,7 +51,7 @@ class _Foreign(ImageModel):
             )
         return z
 
-    def outputs(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
+    def outputs(self, images: Tensor | Split, batch_size: int = 100) -> Tensor:
         """As `ImageModel.outputs`.
 
         Raises:
@@ -97,7 +97,7 @@ class ForeignModel(_Foreign):
         """The code length K."""
         return self.output_count
 
-    def encode(self, images: Tensor, batch_size: int = 500) -> Tensor:
+    def encode(self, images: Tensor, batch_size: int = 100) -> Tensor:
         """Codes (N, K) int8 in {-1, +1}; as `HashModel.encode`."""
         return sign(self.outputs(images, batch_size))
 

@@ -53,7 +53,7 @@ class ImageModel(nn.Module, ABC):
             return parameter.device
         return torch.device("cpu")
 
-    def outputs(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
+    def outputs(self, images: Tensor | Split, batch_size: int = 100) -> Tensor:
         """Outputs z (N, K) of many images, in eval mode, without gradients, on the CPU.
 
         Raises:
@@ -94,16 +94,16 @@ class ImageModel(nn.Module, ABC):
 class ClassifyingModel(ImageModel):
     """What all classifiers share, made here or not: outputs are the logits of classes."""
 
-    def predict(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
+    def predict(self, images: Tensor | Split, batch_size: int = 100) -> Tensor:
         """Classes (N,) int64 of images (N, C, H, W) in [0, 1] or of a dataset's split: the largest logit."""
         return self.outputs(images, batch_size).argmax(dim=1)
 
-    def correct(self, split: Split, batch_size: int = 500) -> Tensor:
+    def correct(self, split: Split, batch_size: int = 100) -> Tensor:
         """1 for each image (N,) whose largest logit is one of its labels, else 0; float64."""
         predicted = self.predict(split, batch_size)
         return split.labels.gather(1, predicted[:, None])[:, 0].double()
 
-    def accuracy(self, split: Split, batch_size: int = 500) -> float:
+    def accuracy(self, split: Split, batch_size: int = 100) -> float:
         """Share of images whose largest logit is one of their labels."""
         return float(self.correct(split, batch_size).mean())
 
@@ -261,7 +261,7 @@ class HashModel(Network):
         """The code length K."""
         return self.head.out_features
 
-    def encode(self, images: Tensor | Split, batch_size: int = 500) -> Tensor:
+    def encode(self, images: Tensor | Split, batch_size: int = 100) -> Tensor:
         """Codes (N, K) int8 in {-1, +1} of images (N, C, H, W) in [0, 1] or of a dataset's split."""
         return sign(self.outputs(images, batch_size))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hashrobust._memory import keep_freed_memory
 from hashrobust.errors import InputError
 from hashrobust.experiments.environment import git_commit, versions
 from hashrobust.experiments.study.cells import Failure, Outcome, Place, run_cell
@@ -79,6 +80,7 @@ def _work(cell: Cell, runs: Sequence[str], place: Place, code: dict[str, str]) -
         return Outcome(
             failures=(Failure(cell.label, f"a worker has {_code()}, this study {code}: update it"),)
         )
+    keep_freed_memory()
     with _ONE_AT_A_TIME:
         for plugin in place.plugins:
             load_plugin(plugin)

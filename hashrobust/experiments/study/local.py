@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
+from hashrobust._memory import keep_freed_memory
 from hashrobust.experiments.study.cells import Failure, Outcome, Place, run_cell
 from hashrobust.experiments.study.plan import Cell
 from hashrobust.registry import load_plugin
@@ -146,6 +147,7 @@ def _serve(pipe: Connection, place: Place) -> None:
     )  # Ctrl-C reaches all of a terminal's processes; the study tells them
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     for plugin in place.plugins:
         load_plugin(plugin)
     while True:
