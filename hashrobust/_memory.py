@@ -13,8 +13,9 @@ _LARGE, _NEVER = 1 << 30, 2**31 - 1
 def keep_freed_memory() -> bool:
     """Let freed blocks below 1 GiB serve the next step, instead of going back to the system; whether that worked.
 
-    A step frees blocks and asks for the same ones again. By default glibc maps each large one anew, and every page of it
-    is zeroed at its first touch: a sixth of a training step of `resnet20` (docs/performance.md). No number changes.
+    A step frees blocks and asks for the same ones again. By default glibc maps each large one anew, and every page
+    of it is zeroed at its first touch: a sixth of a training step of `resnet20` (docs/performance.md).
+    No number changes.
     For whole processes: command lines and workers, never for a library's import.
     """
     if not sys.platform.startswith("linux"):

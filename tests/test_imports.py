@@ -13,7 +13,9 @@ from .arrows import ENTRANCES, FILES, PACKAGE, drawing, drawn, imported_modules,
 # From the bottom up; a part may import those of lower layers, never its siblings.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"registry", "seeding", "progress", "options", "launch", "_arrays", "_faiss_payload", "_memory"}),
+    frozenset(
+        {"registry", "seeding", "progress", "options", "launch", "_arrays", "_faiss_payload", "_memory"}
+    ),
     frozenset(
         {"rules", "objectives", "rotations", "backbones", "datasets", "attacks", "retrieval", "metrics"}
     ),
