@@ -18,7 +18,7 @@ def faults():
 def use():
     blocks = [torch.ones(4_000_000) for _ in range(4)]
     del blocks
-for _ in range(4):
+for _ in range(10):
     use()
 before = faults()
 for _ in range(5):
