@@ -35,7 +35,7 @@ def command(
     """Find the database images whose codes are nearest to an image's."""
     from hashrobust.experiments.retrieval_runs import read_image, search_run, to_pixels
     from hashrobust.experiments.store import find_run
-    from hashrobust.experiments.training_runs import load_retrieval_data
+    from hashrobust.experiments.trained_runs import load_retrieval_data
 
     if (image is None) == (query is None):
         raise InputError("name either an image file or a query of the dataset with --query")

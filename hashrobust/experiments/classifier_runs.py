@@ -13,15 +13,8 @@ from hashrobust.experiments.config import ClassifierConfig
 from hashrobust.experiments.environment import choose_device
 from hashrobust.experiments.foreign_runs import load_foreign
 from hashrobust.experiments.store import CLASSIFY, FOREIGN, Folder
-from hashrobust.experiments.training_runs import (
-    check_names,
-    load_data,
-    load_run_data,
-    load_trained,
-    rule_run,
-    shape_of,
-    start_from,
-)
+from hashrobust.experiments.trained_runs import load_data, load_run_data, load_trained
+from hashrobust.experiments.training_runs import check_names, rule_run, shape_of, start_from
 from hashrobust.experiments.weights import MODEL, resolve_weights, run_of
 from hashrobust.metrics import bootstrap_interval
 from hashrobust.models import Classifier, ClassifyingModel, ImageModel, load_model, load_weights

@@ -21,7 +21,7 @@ from hashrobust.experiments.checksums import SealedFolder
 from hashrobust.experiments.config import ClassifierConfig, FinetuneConfig
 from hashrobust.experiments.onnx_files import onnx_outputs, write_onnx
 from hashrobust.experiments.store import CLASSIFY, EXPORTED, FOREIGN, Folder
-from hashrobust.experiments.training_runs import FEEDBACK, load_run_data
+from hashrobust.experiments.trained_runs import FEEDBACK, load_run_data
 from hashrobust.experiments.weights import MODEL
 from hashrobust.models import Classifier, HashModel, load_model, plain_source, sign
 from hashrobust.progress import Progress, Silent

@@ -18,7 +18,7 @@ from hashrobust.experiments.environment import choose_device, record_environment
 from hashrobust.experiments.files import file_digest
 from hashrobust.experiments.imported_runs import load_imported
 from hashrobust.experiments.store import EXPORTED, FOREIGN, Folder, config_hash
-from hashrobust.experiments.training_runs import load_run
+from hashrobust.experiments.trained_runs import load_run
 from hashrobust.models import (
     Classifier,
     ClassifyingModel,

@@ -18,7 +18,7 @@ from hashrobust.experiments.environment import choose_device, record_environment
 from hashrobust.experiments.exports import DESCRIPTION, FORMAT
 from hashrobust.experiments.files import file_digest
 from hashrobust.experiments.store import CHECKSUMS, EXPORTED, FOREIGN, Folder, config_hash
-from hashrobust.experiments.training_runs import FEEDBACK, load_data, load_trained
+from hashrobust.experiments.trained_runs import FEEDBACK, load_data, load_trained
 from hashrobust.experiments.weights import MODEL
 from hashrobust.models import Classifier, HashModel, load_model
 from hashrobust.progress import Progress, Silent

@@ -20,7 +20,7 @@ from hashrobust.experiments.environment import choose_device
 from hashrobust.experiments.files import read_arrays
 from hashrobust.experiments.foreign_runs import load_any
 from hashrobust.experiments.store import Folder
-from hashrobust.experiments.training_runs import load_retrieval_data
+from hashrobust.experiments.trained_runs import load_retrieval_data
 from hashrobust.metrics import retrieval_metrics
 from hashrobust.models import Hasher
 from hashrobust.progress import Progress, Silent

@@ -17,7 +17,7 @@ from hashrobust.experiments.foreign_runs import load_any
 from hashrobust.experiments.measures import MEASURES, Measure
 from hashrobust.experiments.retrieval_runs import CODES, StoredCodes, encode_run
 from hashrobust.experiments.store import CONFIG, Folder
-from hashrobust.experiments.training_runs import load_run_data
+from hashrobust.experiments.trained_runs import load_run_data
 from hashrobust.experiments.weights import MODEL
 from hashrobust.metrics import leave_one_out_average_precision
 from hashrobust.models import ClassifyingModel, Hasher

@@ -12,8 +12,7 @@ import pandas as pd
 import torch
 
 from hashrobust.backbones import backbones
-from hashrobust.datasets import LabelledDataset, RetrievalDataset, load_classification, load_dataset
-from hashrobust.errors import InputError, StoreError
+from hashrobust.datasets import LabelledDataset, RetrievalDataset
 from hashrobust.experiments.checkpoints import FolderCheckpoints
 from hashrobust.experiments.config import (
     ClassifierConfig,
@@ -31,22 +30,21 @@ from hashrobust.experiments.environment import (
     threads,
 )
 from hashrobust.experiments.store import Folder
+from hashrobust.experiments.trained_runs import FEEDBACK, load_data
 from hashrobust.experiments.weights import MODEL, resolve_weights
 from hashrobust.models import (
     Classifier,
     HashModel,
     Network,
-    load_model,
-    load_tensors,
     load_weights,
     save_model,
     save_tensors,
 )
 from hashrobust.objectives import objectives
-from hashrobust.options import BACKPROPAGATION, parse_stages
+from hashrobust.options import parse_stages
 from hashrobust.progress import Progress, Silent
 from hashrobust.rotations import rotation_fit
-from hashrobust.rules import feedback_state, load_feedback_state, rules
+from hashrobust.rules import feedback_state, rules
 from hashrobust.seeding import key_seed
 from hashrobust.training import (
     StagedRule,
@@ -58,20 +56,6 @@ from hashrobust.training import (
     pretrain,
 )
 
-__all__ = [
-    *("FEEDBACK", "MODEL", "finetune_run", "load_run", "load_run_data", "load_trained", "pretrain_run"),
-    *(
-        "check_names",
-        "load_data",
-        "load_retrieval_data",
-        "objective_params_of_preset",
-        "rule_run",
-        "shape_of",
-        "start_from",
-    ),
-]
-
-FEEDBACK = "feedback.safetensors"
 # Named, since rows that were read back from a checkpoint have their keys in another order.
 ALIGNMENT = ["epoch", "layer", "angle_degrees", "norm_ratio"]
 VALIDATION = {"retrieval": "validation_map", "classification": "validation_accuracy"}
@@ -239,80 +223,6 @@ def objective_params_of_preset(preset: str, objective: str) -> dict[str, Any]:
     wanted = preset_values(preset)[0].get("objective_params", {})
     known = objectives.parameters(objective)
     return {name: value for name, value in wanted.items() if name in known}
-
-
-def load_run(folder: Folder) -> HashModel:
-    """The fine-tuned hashing model of a run, converted to its rule with its own feedback weights, in eval mode.
-
-    Raises:
-        StoreError: no finished fine-tuning of a hashing model, or damaged files.
-    """
-    if folder.config.get("task") != "finetune":
-        raise StoreError(f"run '{folder.path}' holds a classifier, no hashing model: name a finetune run")
-    model = load_trained(folder, FinetuneConfig.from_dict(folder.config))
-    assert isinstance(model, HashModel)
-    return model
-
-
-def load_trained(folder: Folder, config: RuleConfig) -> Network:
-    """The model of a run that was trained by a rule, converted to it, in eval mode.
-
-    Raises:
-        StoreError: training is not finished, or files are damaged.
-    """
-    try:
-        model = load_model(folder.file(MODEL, made_by=folder.command))
-        state, _ = load_tensors(folder.file(FEEDBACK, made_by=folder.command))
-    except StoreError:
-        raise
-    except InputError as error:
-        raise StoreError(f"run '{folder.path}' is damaged: {error}") from error
-    staged = staged_rule(config, model)
-    if staged.last != BACKPROPAGATION:
-        staged.convert(model, staged.last)
-        load_feedback_state(model, state)
-    return model
-
-
-def load_run_data(
-    folder: Folder, data_dir: Path | None = None, progress: Progress | None = None
-) -> LabelledDataset:
-    """The dataset of a run, by the protocol of its task.
-
-    Raises:
-        StoreError: the data is not what the run was made with.
-    """
-    config = TrainingConfig.from_dict(folder.config)
-    data = load_data(config, data_dir, classify=folder.classifies, progress=progress)
-    check_fingerprint(folder, data.fingerprint)
-    return data
-
-
-def load_retrieval_data(
-    folder: Folder, data_dir: Path | None = None, progress: Progress | None = None
-) -> RetrievalDataset:
-    """The dataset of a run that hashes.
-
-    Raises:
-        StoreError: the run's model is a classifier; or see `load_run_data`.
-    """
-    data = load_run_data(folder, data_dir, progress)
-    if not isinstance(data, RetrievalDataset):
-        raise StoreError(f"run '{folder.path}' holds a classifier, which has no codes: name a hashing run")
-    return data
-
-
-def load_data(
-    config: TrainingConfig,
-    data_dir: Path | None,
-    *,
-    classify: bool = False,
-    progress: Progress | None = None,
-) -> LabelledDataset:
-    """The dataset of a configuration, by the classification or the retrieval protocol."""
-    load = load_classification if classify else load_dataset
-    with parallel.first_ahead():
-        return load(config.dataset, data_dir=data_dir, image_size=config.image_size, progress=progress)
 
 
 def shape_of(data: LabelledDataset) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from hashrobust.experiments.gradient_path import differentiated, gradient_path
 from hashrobust.experiments.retrieval_runs import encode_run
 from hashrobust.experiments.store import Folder, read_arrays
 from hashrobust.experiments.subject import Subject
-from hashrobust.experiments.training_runs import finetune_run, load_run, load_run_data
+from hashrobust.experiments.trained_runs import load_run, load_run_data
+from hashrobust.experiments.training_runs import finetune_run
 from hashrobust.metrics import average_precision, chance_average_precision
 from hashrobust.models import frozen, sign
 from hashrobust.progress import Silent

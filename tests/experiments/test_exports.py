@@ -30,7 +30,8 @@ from hashrobust.experiments.foreign_runs import foreign_run, load_any
 from hashrobust.experiments.imported_runs import import_run
 from hashrobust.experiments.retrieval_runs import encode_run, evaluate_run
 from hashrobust.experiments.store import Folder
-from hashrobust.experiments.training_runs import load_run, pretrain_run
+from hashrobust.experiments.trained_runs import load_run
+from hashrobust.experiments.training_runs import pretrain_run
 from hashrobust.reports.card import model_card
 from hashrobust.rules import feedback_state, rule_of
 

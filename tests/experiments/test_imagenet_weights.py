@@ -17,7 +17,8 @@ from hashrobust.experiments.classifier_runs import classify_run
 from hashrobust.experiments.config import AttackConfig, ClassifierConfig, FinetuneConfig
 from hashrobust.experiments.retrieval_runs import evaluate_run, index_run
 from hashrobust.experiments.study import estimate, plan_study, run_study
-from hashrobust.experiments.training_runs import finetune_run, load_run
+from hashrobust.experiments.trained_runs import load_run
+from hashrobust.experiments.training_runs import finetune_run
 from hashrobust.models import HashModel
 from hashrobust.progress import Silent
 from hashrobust.rules import rule_of

@@ -20,7 +20,7 @@ from hashrobust.experiments.retrieval_runs import (
     to_pixels,
 )
 from hashrobust.experiments.store import Folder
-from hashrobust.experiments.training_runs import load_run, load_run_data
+from hashrobust.experiments.trained_runs import load_run, load_run_data
 from hashrobust.metrics import average_precision, chance
 
 

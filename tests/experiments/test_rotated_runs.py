@@ -21,7 +21,8 @@ from hashrobust.experiments.imported_runs import import_run
 from hashrobust.experiments.matching import match_epochs
 from hashrobust.experiments.retrieval_runs import evaluate_run, index_run
 from hashrobust.experiments.store import Folder
-from hashrobust.experiments.training_runs import finetune_run, load_run
+from hashrobust.experiments.trained_runs import load_run
+from hashrobust.experiments.training_runs import finetune_run
 from hashrobust.models import load_tensors
 from hashrobust.progress import Silent
 from hashrobust.reports.card import model_card

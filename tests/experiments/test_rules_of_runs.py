@@ -26,7 +26,8 @@ from hashrobust.experiments.matching import match_epochs
 from hashrobust.experiments.retrieval_runs import evaluate_run
 from hashrobust.experiments.store import Folder
 from hashrobust.experiments.subject import Subject
-from hashrobust.experiments.training_runs import finetune_run, load_run
+from hashrobust.experiments.trained_runs import load_run
+from hashrobust.experiments.training_runs import finetune_run
 from hashrobust.models import Classifier, load_tensors
 from hashrobust.progress import Silent
 from hashrobust.reports.frame import results_frame

@@ -17,7 +17,8 @@ from hashrobust.experiments.attack_runs import Where, attack_run
 from hashrobust.experiments.config import AttackConfig, FinetuneConfig
 from hashrobust.experiments.retrieval_runs import encode_run, evaluate_run, index_run
 from hashrobust.experiments.store import Folder
-from hashrobust.experiments.training_runs import finetune_run, load_run_data
+from hashrobust.experiments.trained_runs import load_run_data
+from hashrobust.experiments.training_runs import finetune_run
 from hashrobust.progress import Silent
 
 COUNT = 90

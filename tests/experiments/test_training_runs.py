@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 
 from hashrobust.datasets import load_dataset
 from hashrobust.errors import InputError, StoreError, TrainingError
-from hashrobust.experiments import environment, training_runs
+from hashrobust.experiments import environment, trained_runs, training_runs
 from hashrobust.experiments.checksums import read_times
 from hashrobust.experiments.config import PretrainConfig
 from hashrobust.experiments.store import Folder
-from hashrobust.experiments.training_runs import finetune_run, load_run, pretrain_run, resolve_weights
+from hashrobust.experiments.trained_runs import load_run
+from hashrobust.experiments.training_runs import finetune_run, pretrain_run, resolve_weights
 from hashrobust.models import load_model, load_tensors
 from hashrobust.rules import feedback_state, rule_of
 
@@ -250,14 +251,14 @@ def test_models_that_were_changed_are_not_loaded(run: Folder, name: str) -> None
 
 
 def test_data_that_changed_are_noticed(run: Folder, small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = training_runs.load_dataset
+    original = trained_runs.load_dataset
     monkeypatch.setattr(
-        training_runs,
+        trained_runs,
         "load_dataset",
         lambda *args, **kwargs: replace(original(*args, **kwargs), fingerprint="other"),
     )
     with pytest.raises(StoreError, match=r"was made with other data .*now other.*--overwrite"):
-        training_runs.load_run_data(run)
+        trained_runs.load_run_data(run)
     with pytest.raises(StoreError, match="was made with other data"):
         finetune_run(small.finetune(rule="frsf"), run.path.parent)
 
