@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from hashrobust.errors import InputError
 
+_AT_ONCE = 1 << 13  # codes looked at together: they stay in the cache, and a large database is not copied
+
 
 def as_array(values: Any) -> NDArray[Any]:
     """A numpy array of an array, a sequence or a torch tensor on any device."""
@@ -26,7 +28,8 @@ def as_codes(codes: Any, name: str = "codes") -> NDArray[Any]:
     array = as_array(codes)
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"{name} have shape {array.shape}: give a matrix (images, bits)")
-    if array.dtype.kind not in "if" or not (np.abs(array) == 1).all():
+    parts = (array[start : start + _AT_ONCE] for start in range(0, len(array), _AT_ONCE))
+    if array.dtype.kind not in "if" or not all(bool((np.abs(part) == 1).all()) for part in parts):
         raise InputError(f"{name} hold values other than -1 and +1: take the sign first, with sign(0) = +1")
     return array
 
@@ -42,8 +45,8 @@ def pack(codes: Any) -> NDArray[np.uint8]:
     return np.packbits(as_codes(codes) > 0, axis=1, bitorder="little")
 
 
-def unpack(packed: Any, bits: int) -> NDArray[np.int8]:
-    """Packed codes (N, ceil(bits / 8)) uint8 as int8 (N, bits) in {-1, +1}; the inverse of `pack`.
+def as_packed(packed: Any, bits: int) -> NDArray[np.uint8]:
+    """Packed codes (N, ceil(bits / 8)) uint8 as a numpy array, checked.
 
     Raises:
         InputError: the width does not fit the number of bits.
@@ -54,4 +57,14 @@ def unpack(packed: Any, bits: int) -> NDArray[np.int8]:
             f"packed codes of {bits} bits are a uint8 matrix (images, ceil(bits / 8)), "
             f"not {array.dtype} {array.shape}: give what pack returned and the same number of bits"
         )
+    return array
+
+
+def unpack(packed: Any, bits: int) -> NDArray[np.int8]:
+    """Packed codes (N, ceil(bits / 8)) uint8 as int8 (N, bits) in {-1, +1}; the inverse of `pack`.
+
+    Raises:
+        InputError: see `as_packed`.
+    """
+    array = as_packed(packed, bits)
     return np.unpackbits(array, axis=1, count=bits, bitorder="little").astype(np.int8) * 2 - 1

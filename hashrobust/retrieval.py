@@ -19,7 +19,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from hashrobust._arrays import as_codes, pack, unpack
+from hashrobust._arrays import as_codes, as_packed, pack, unpack
 from hashrobust._faiss_payload import (
     MOST_BUCKETS,
     MOST_EFFORT,
@@ -113,11 +113,23 @@ class HammingIndex:
             InputError: other values, no codes, an unknown kind, or a parameter that the kind does not take.
         """
         array = as_codes(codes, "database codes")
-        if len(array) == 0:
+        return cls.from_packed(pack(array), array.shape[1], kind, **params)
+
+    @classmethod
+    def from_packed(cls, packed: Any, bits: int, kind: str = "flat", **params: Any) -> HammingIndex:
+        """As `build`, of codes (N, ceil(bits / 8)) that `pack` made: large databases are never unpacked.
+
+        Raises:
+            InputError: see `build`; a width that does not fit, or ones beyond the last bit.
+        """
+        packed = as_packed(packed, bits)
+        if len(packed) == 0:
             raise InputError("there are no database codes: give at least one")
-        bits = array.shape[1]
-        index = _build(kind, bits, len(array), params)
-        packed = pack(array)
+        if bits % 8 and bool((packed[:, -1] >> bits % 8).any()):
+            raise InputError(
+                f"packed codes of {bits} bits have ones beyond the last bit: give what pack returned"
+            )
+        index = _build(kind, bits, len(packed), params)
         if not index.is_trained:
             index.train(packed)
         index.add(packed)

@@ -50,13 +50,38 @@ def distances_and_relevance(query_codes, database_codes, query_labels, database_
 def test_histograms_count_every_pair(bits, classes, multi):
     inputs = problem(bits, queries=3, database=4200, bits=bits, classes=classes, multi=multi)
     counts, relevant = distance_histograms(*inputs)
-    distances, matches = distances_and_relevance(*inputs)
     assert counts.dtype == relevant.dtype == np.int64
     assert counts.shape == relevant.shape == (3, bits + 1)
-    for query in range(3):
-        assert (counts[query] == np.bincount(distances[query], minlength=bits + 1)).all()
-        hits = distances[query][matches[query]]
-        assert (relevant[query] == np.bincount(hits, minlength=bits + 1)).all()
+    check_histograms(inputs)
+
+
+def check_histograms(inputs):
+    counts, relevant = distance_histograms(*inputs)
+    distances, matches = distances_and_relevance(*inputs)
+    for query, distance in enumerate(distances):
+        assert (counts[query] == np.bincount(distance, minlength=counts.shape[1])).all()
+        hits = distance[matches[query]]
+        assert (relevant[query] == np.bincount(hits, minlength=counts.shape[1])).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_histograms_of_any_codes_and_labels(data):
+    """Few bits and repeated codes, small and large databases, labels of none to all, class numbers of any size."""
+    generator = np.random.default_rng(data.draw(st.integers(0, 10_000)))
+    bits, queries = data.draw(st.integers(1, 128)), data.draw(st.integers(1, 9))
+    database = data.draw(st.sampled_from([1, 2, 65, 1000]))
+    different = random_codes(generator, data.draw(st.sampled_from([1, 5, 1000])), bits)
+    codes = [different[generator.integers(0, len(different), n)] for n in (queries, database)]
+    if data.draw(st.booleans()):
+        share, classes = data.draw(st.sampled_from([0.0, 0.02, 0.5, 1.0])), data.draw(st.integers(1, 128))
+        labels = [(generator.random((n, classes)) < share).astype(np.uint8) for n in (queries, database)]
+    else:
+        known = generator.integers(0, data.draw(st.sampled_from([1, 70, 2**20, 2**62])), 12)
+        labels = [
+            generator.choice(known[side], n) for side, n in ((slice(9), queries), (slice(3, 12), database))
+        ]
+    check_histograms((*codes, *labels))
 
 
 seeds = st.integers(0, 10_000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import faiss
 import numpy as np
 import pytest
@@ -215,3 +217,36 @@ def test_no_queries_give_no_results():
     index = HammingIndex.build(random_codes(14, 50, 16))
     distances, indices = index.search(np.empty((0, 16)), 3)
     assert distances.shape == indices.shape == (0, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_codes_give_the_same_index(kind):
+    codes, queries = random_codes(1, 300, 12), random_codes(2, 5, 12)
+    built, packed = HammingIndex.build(codes, kind), HammingIndex.from_packed(pack(codes), 12, kind)
+    assert (packed.codes == codes).all()
+    for one, other in zip(built.search(queries, 7), packed.search(queries, 7), strict=True):
+        assert (one == other).all()
+
+
+@pytest.mark.parametrize(
+    ("packed", "message"),
+    [
+        (np.zeros((3, 1), np.uint8), "12 bits"),
+        (np.zeros((3, 2), np.int64), "12 bits"),
+        (np.zeros((0, 2), np.uint8), "at least one"),
+        (np.full((3, 2), 255, np.uint8), "beyond the last bit"),
+    ],
+)
+def test_packed_codes_are_checked(packed, message):
+    with pytest.raises(InputError, match=message):
+        HammingIndex.from_packed(packed, 12)
+
+
+def test_packed_codes_are_never_unpacked():
+    packed = np.random.default_rng(0).integers(0, 256, (100_000, 8), dtype=np.uint8)
+    tracemalloc.start()  # numpy's arrays, not FAISS's own
+    try:
+        HammingIndex.from_packed(packed, 64)
+        assert tracemalloc.get_traced_memory()[1] < packed.nbytes / 2
+    finally:
+        tracemalloc.stop()

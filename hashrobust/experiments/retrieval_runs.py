@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from hashrobust._arrays import as_packed
 from hashrobust.datasets import RetrievalDataset, decode
 from hashrobust.errors import InputError, StoreError
 from hashrobust.experiments.documents import understood
@@ -36,11 +38,17 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class StoredCodes:
-    """Codes (N, K) int8 in {-1, +1}, labels (N, C) uint8 multi-hot and ids (N,) of one split."""
+    """Codes packed as `pack` does, labels (N, C) uint8 multi-hot and ids (N,) of one split."""
 
-    codes: NDArray[np.int8]
+    packed: NDArray[np.uint8]
+    bits: int
     labels: NDArray[np.uint8]
     ids: NDArray[np.int64]
+
+    @cached_property
+    def codes(self) -> NDArray[np.int8]:
+        """Codes (N, K) in {-1, +1}."""
+        return unpack(self.packed, self.bits)
 
 
 def encode_run(
@@ -70,14 +78,14 @@ def encode_run(
 
 
 def _stored_codes(stored: dict[str, NDArray[Any]], name: str, bits: int) -> StoredCodes:
-    codes = unpack(stored[name], bits)
+    packed = as_packed(stored[name], bits)
     labels, ids = stored[f"{name}_labels"], stored[f"{name}_ids"]
-    count = len(codes)
+    count = len(packed)
     fits = labels.dtype == np.uint8 and labels.ndim == 2 and len(labels) == count
     fits = fits and ids.dtype == np.int64 and ids.shape == (count,)
     if not fits or labels.max(initial=0) > 1:
         raise ValueError(f"labels and ids of {name} are not those of its {count} codes")
-    return StoredCodes(codes, labels, ids)
+    return StoredCodes(packed, bits, labels, ids)
 
 
 def _encode_splits(
@@ -128,8 +136,8 @@ def index_run(
         return index
     with folder.lock():
         codes = encode_run(folder, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress)
-        started = time.perf_counter()
-        index = HammingIndex.build(codes["database"].codes, kind=kind)
+        database, started = codes["database"], time.perf_counter()
+        index = HammingIndex.from_packed(database.packed, database.bits, kind)
         folder.add_timing(index_seconds=time.perf_counter() - started)
         with folder.writing(INDEX) as temporary:
             index.save(temporary)
