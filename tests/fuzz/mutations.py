@@ -71,10 +71,9 @@ JUNK = st.one_of(
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The places of all values in a document, that of the whole first."""
     yield path
-    entries: Any = value.items() if isinstance(value, dict) else enumerate(value)
-    if isinstance(value, dict | list):
-        for key, entry in entries:
-            yield from _paths(entry, (*path, key))
+    entries: Any = value.items() if isinstance(value, dict) else []
+    for key, entry in enumerate(value) if isinstance(value, list) else entries:
+        yield from _paths(entry, (*path, key))
 
 
 @st.composite
