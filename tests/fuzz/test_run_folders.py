@@ -6,7 +6,6 @@ import json
 import shutil
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tomli_w
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from hashrobust.experiments.checksums import SealedFolder
 from hashrobust.experiments.store import Folder
 
-from .mutations import JUNK, examples, misshapen, mutated
+from .mutations import JUNK, examples, misshapen, mutated, toml_values
 
 AUDIT = {
     "verdict": "FAIL",
@@ -119,15 +118,6 @@ def test_documents_of_another_shape(worker, made, results, data):
     if path.name != "checksums.json":
         seal(path)
     use(worker, results)
-
-
-def toml_values(value: Any) -> Any:
-    """The value as far as TOML can say it."""
-    if isinstance(value, dict):
-        return {name: toml_values(entry) for name, entry in value.items() if entry is not None}
-    if isinstance(value, list):
-        return [toml_values(entry) for entry in value if entry is not None]
-    return value
 
 
 @examples(25)
