@@ -15,6 +15,7 @@ COMMAND = ["-m", "pip_audit", "--local", "--skip-editable", "--progress-spinner"
 
 
 def audit() -> str:
+    """What was found, or in one line why nothing was asked."""
     if find_spec("pip_audit") is None:
         return "audit of dependencies skipped: pip-audit is not installed (pip install pip-audit)"
     command = [sys.executable, *COMMAND, "--format", "json"]
@@ -32,7 +33,7 @@ def audit() -> str:
             f"audit of dependencies skipped: the advisory service knows none of the {len(packages)} packages"
         )
     lines = [
-        f"warning: {package['name']} {package['version']} has {flaw['id']}, mended in {flaw['fix_versions'] or 'none yet'}"
+        f"warning: {package['name']} {package['version']} has {flaw['id']}, mended in {flaw['fix_versions']}"
         for package in known
         for flaw in package["vulns"]
     ]
