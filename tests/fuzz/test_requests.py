@@ -160,6 +160,11 @@ def test_parameters_of_components(worker, data, kind):
     assert "value" in found or found["code"] == 2, found
 
 
+@pytest.mark.parametrize("text", ["steps=" + "9" * 30, "restarts=" + "9" * 30, "steps=many", "steps=true"])
+def test_counts_that_are_none(worker, text):
+    assert worker("built", "attack", "hag", text)["code"] == 2
+
+
 OPTIONS = {
     "finetune": [
         *("--task", "--dataset", "--backbone", "--weights", "--objective", "--bits", "--rule", "--layers"),
