@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := hashrobust tests benchmarks
 
-.PHONY: setup demo test check format arrows bench clean
+.PHONY: setup demo test check audit-dependencies format arrows bench clean
 
 setup: .venv/ready
 
@@ -25,6 +25,10 @@ check: setup
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy --strict hashrobust
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+# Known vulnerabilities of dependencies: a warning, or a word on why it was skipped.
+audit-dependencies: setup
+	$(BIN)/python .ci/audit_dependencies.py
 
 format: setup
 	$(BIN)/ruff check --fix $(SOURCES)

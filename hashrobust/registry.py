@@ -18,6 +18,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -143,11 +144,28 @@ class Registry(Generic[T]):
             inspect.signature(builder).bind(**params)
         except TypeError as error:
             raise InputError(f"{self.kind} '{name}': {error}") from error
+        for parameter, value in params.items():
+            if parameter in known and not _fits(value, known[parameter].annotation):
+                raise InputError(
+                    f"{parameter} of {self.kind} '{name}' is {value!r:.60}: give {known[parameter].annotation}"
+                )
         return builder(**params)
 
     def describe(self, name: str) -> str:
         """The first line of a component's documentation."""
         return _first_line(self[name])
+
+
+_PLAIN = {"int": Integral, "float": Real, "str": str, "bool": bool, "None": type(None)}
+
+
+def _fits(value: object, annotation: object) -> bool:
+    """Whether a value is of a plain type, where the parameter says such a one: what a text or a file gave is any."""
+    words = str(annotation).split(" | ")
+    if not all(word in _PLAIN for word in words):
+        return True
+    # True is a number to Python, and to nobody who writes a study.
+    return "bool" in words if isinstance(value, bool) else isinstance(value, tuple(_PLAIN[w] for w in words))
 
 
 def _first_line(component: object) -> str:
@@ -172,5 +190,5 @@ def load_plugin(path: str | Path) -> None:
         spec.loader.exec_module(module)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"plugin '{path}' fails when imported: {error!r}") from error

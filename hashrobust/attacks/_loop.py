@@ -26,6 +26,9 @@ from ._random import uniform_noise
 Mover = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
+MOST_STEPS = 10**6
+
+
 @dataclass(frozen=True, kw_only=True)
 class GradientAttack(Attack):
     """The loop: start, step along the gradient, project, keep the best iterate of each sample.
@@ -66,6 +69,10 @@ class GradientAttack(Attack):
             count = getattr(self, name)
             if not isinstance(count, int) or count < 1:
                 raise InputError(f"{name} is {count!r}: give a whole number of 1 or more")
+            if count > MOST_STEPS:
+                raise InputError(
+                    f"{name} is more than {MOST_STEPS}: nobody would see the end of it, give fewer"
+                )
         if self.restarts > 1 and not self.random_start:
             raise InputError("restarts repeat the same run from the clean image: set random_start=True")
         if self.optimizer not in OPTIMIZERS:

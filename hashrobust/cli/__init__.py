@@ -82,9 +82,14 @@ def main() -> None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
         code = _failed(f"{error}: check the path, its permissions and the room on the disk", 1 if full else 2)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # else one of the parser's own usage errors
+        if _lacks_memory(error):
+            code = _failed(
+                f"there is not enough memory for this ({_first_words(error)}): ask for less of it", 1
+            )
+        elif hasattr(error, "format_message"):  # one of the parser's own usage errors
+            code = _failed(_usage(error), 2)
+        else:
             raise
-        code = _failed(_usage(error), 2)
     if code == INTERRUPTED and has_last_word():
         stderr.print(
             "interrupted: what was finished is kept, the same command again goes on from there",
@@ -98,6 +103,19 @@ def _failed(sentence: str, code: int) -> int:
     if has_last_word():
         print_error(sentence)
     return code
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Python's and NumPy's own kind of error, or torch's, which has none of its own on the processor."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    )
+
+
+def _first_words(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _usage(error: Any) -> str:

@@ -94,6 +94,9 @@ def check_task(text: str) -> str:
     return text
 
 
+MOST_SEEDS = 1000
+
+
 def parse_seeds(text: str) -> list[int]:
     """`0`, `0,3` or `0-2` as a list of seeds.
 
@@ -104,8 +107,13 @@ def parse_seeds(text: str) -> list[int]:
     try:
         for part in text.split(","):
             first, dash, last = part.strip().partition("-")
-            seeds.extend(range(int(first), int(last if dash else first) + 1))
-    except ValueError:
+            asked = range(int(first), int(last if dash else first) + 1)
+            if len(asked) > MOST_SEEDS:
+                raise InputError(f"seeds '{text}' are more than {MOST_SEEDS}: name fewer at a time")
+            seeds.extend(asked)
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         seeds = []
     if not seeds:
         raise InputError(f"seeds '{text}' are not understood: write 0, 0,3 or 0-2")

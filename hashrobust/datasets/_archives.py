@@ -49,6 +49,9 @@ def _zip_entries(file: Path, most_bytes: int) -> Iterator[Entry]:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise ValueError(f"'{info.filename}' is a link or a device")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # Other methods take as much memory as a header says.
+                raise ValueError(f"'{info.filename}' is packed by another method than deflate")
             if info.is_dir():
                 yield info.filename, None
                 continue

@@ -65,7 +65,7 @@ class KnownFiles:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._states = [_state(path) for path in paths]
         names = "\n".join(os.path.abspath(path) for path in paths)  # noqa: PTH100 - resolves no link
-        key = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+        key = hashlib.sha256(names.encode(errors="surrogatepass")).hexdigest()
         self._file = cache_folder() / "inspected" / f"{key[:32]}.npy"
         stored = _read(self._file) if len(paths) >= WORTH_IT else None
         fits = stored is not None and stored.dtype == self._FIELDS and stored.shape == (len(paths),)
@@ -99,7 +99,7 @@ def _state(path: Path) -> tuple[int, int, int]:
     """Size and times of a file; a size of -1 where there is none."""
     try:
         facts = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # none, or a name that no file can have
         return (-1, 0, 0)
     return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 

@@ -1,11 +1,10 @@
-"""The two formats of the CIFAR archives: binary records, and pickles, of which nothing but data is believed.
+"""The two formats of the CIFAR archives: binary records, and pickles, of which nothing but data is read.
 
 Formats: Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,50 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashrobust.datasets._base import IntArray
+from hashrobust.datasets._pickled_data import read_data
 from hashrobust.errors import DataError
 
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
-BATCH = 10_000
+MOST_BYTES = 2**28
+"""Of a file: the largest, the train images of CIFAR-100, has 155 million."""
 
 Images = NDArray[np.uint8]
-
-
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into protocol 2, and nothing else that `codecs.encode` could do."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the codec '{encoding}'")
-    return text.encode("latin1")
-
-
-_reconstruct = np.empty(0).__reduce__()[0]  # how NumPy's own pickles begin an array
-
-
-class _DataUnpickler(pickle.Unpickler):
-    """Builds arrays, bytes, strings, numbers, lists and dicts, and refuses all else."""
-
-    _ALLOWED: dict[tuple[str, str], Any] = {  # noqa: RUF012 - never changed
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _latin1_bytes,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The allowed callable of this name.
-
-        Raises:
-            pickle.UnpicklingError: any other name.
-        """
-        if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it names '{module}.{name}', which no CIFAR file does")
-        return self._ALLOWED[module, name]
 
 
 def _checked(images: Any, labels: Any, num_classes: int) -> tuple[Images, IntArray]:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (PIXELS,):
         raise ValueError(f"its images are not rows of {PIXELS} bytes")
+    if not isinstance(labels, np.ndarray) and not all(type(label) is int for label in labels):
+        raise ValueError(
+            "its labels are no whole numbers"
+        )  # lists in lists may stand for more than any memory
     targets = np.asarray(labels)
     if targets.dtype.kind not in "iu" or targets.shape != (len(images),):
         raise ValueError(f"its labels are not {len(images)} whole numbers, one for each image")
@@ -65,19 +38,24 @@ def _checked(images: Any, labels: Any, num_classes: int) -> tuple[Images, IntArr
     return images.reshape(-1, *SHAPE), targets.astype(np.int64)
 
 
+def _content(file: Path) -> bytes:
+    if file.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES} bytes")
+    return file.read_bytes()
+
+
 def _broken(file: Path, error: Exception) -> DataError:
     return DataError(f"'{file}' is not the CIFAR file it should be ({error}): fetch it again")
 
 
 def read_pickle(file: Path, label_key: bytes, num_classes: int) -> tuple[Images, IntArray]:
-    """Images (N, 3, 32, 32) and classes (N,) of one pickled batch, unpickled without running its code.
+    """Images (N, 3, 32, 32) and classes (N,) of one pickled batch, without an unpickler.
 
     Raises:
         DataError: the file is damaged, of another kind, or names anything but data.
     """
     try:
-        with file.open("rb") as stream:
-            batch = _DataUnpickler(stream, encoding="bytes").load()
+        batch = read_data(_content(file))
         if not isinstance(batch, dict):
             raise ValueError("it holds no dictionary")
         fields = {key.encode() if isinstance(key, str) else key: value for key, value in batch.items()}
@@ -97,7 +75,7 @@ def read_binary(file: Path, label_bytes: int, num_classes: int) -> tuple[Images,
         DataError: the file is unreadable, truncated, or holds an impossible label.
     """
     try:
-        content = np.frombuffer(file.read_bytes(), dtype=np.uint8)
+        content = np.frombuffer(_content(file), dtype=np.uint8)
         record = label_bytes + PIXELS
         if len(content) == 0 or len(content) % record:
             raise ValueError(f"its {len(content)} bytes are no multiple of {record}")

@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 RUNS_OTHER_PROGRAMS = {"EPS"}  # Pillow hands such files to Ghostscript
 MOST_PIXELS = 1 << 26
 """Of one image, which takes a few times as many bytes decoded; several are decoded at a time."""
+MOST_TIMES_AS_LONG = 100
+"""One side of the other: where the short side is enlarged, a line of pixels would become more than any memory."""
 
 
 @cache
@@ -48,6 +50,8 @@ def decode(content: bytes, *, coarse: bool = False) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=_formats()) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS}")
+        if max(image.size) > MOST_TIMES_AS_LONG * min(image.size):
+            raise ValueError(f"it is {image.width} x {image.height} pixels, a line and no image")
         if coarse:
             image.draft(None, (1, 1))
         return _to_rgb(ImageOps.exif_transpose(image))

@@ -32,12 +32,14 @@ def _threads() -> int:
 
 
 def _inspect(path: Path) -> bytes | str:
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        return "it is not a regular file"
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            return "it is not a regular file"
         content = path.read_bytes()
     except OSError as error:
         return error.strerror or str(error)
+    except ValueError as error:  # a name that no file can have
+        return str(error)
     try:
         decode(content, coarse=True)
     except UnidentifiedImageError:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from hashrobust.errors import DataError
 
 UNSIGNED_BYTE = 0x08
-MOST_BYTES = 2**30
+MOST_BYTES = 2**26
+"""Of an array: the largest, the train images of MNIST, has 47 million."""
 
 
 def _parse(read: Callable[[int], bytes], ndim: int) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -103,6 +104,8 @@ def image_folder(
                 f"{SMALLEST_CLASS}, one for each split: add images or take the class away"
             )
     images = ImageFiles(root, files, digests, image_size)
+    # Names of folders need be no text; what is shown and drawn must be.
+    classes = [os.fsencode(title).decode(errors="backslashreplace") for title in classes]
     if protocol == "classification":
         return classification(name, images, targets, classes, skipped=skipped)
     members = draw_by_class(targets, np.ones(len(files), dtype=bool), lambda _, count: class_sizes(count))

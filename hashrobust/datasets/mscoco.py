@@ -43,6 +43,12 @@ def _annotations(file: Path) -> dict[str, Any]:
     return content
 
 
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r:.40} is no whole number")
+    return value
+
+
 def read(root: Path) -> Pool:
     """All photographs by their COCO id, which does not depend on the year's parts.
 
@@ -56,9 +62,14 @@ def read(root: Path) -> Pool:
         file = root / _file(part, year)
         content = _annotations(file)
         try:
-            column = {entry["id"]: NAMES.index(entry["name"]) for entry in content["categories"]}
-            paths |= {entry["id"]: f"{part}{year}/{entry['file_name']}" for entry in content["images"]}
-            objects += [(entry["image_id"], column[entry["category_id"]]) for entry in content["annotations"]]
+            column = {_whole(entry["id"]): NAMES.index(entry["name"]) for entry in content["categories"]}
+            paths |= {
+                _whole(entry["id"]): f"{part}{year}/{entry['file_name']}" for entry in content["images"]
+            }
+            objects += [
+                (_whole(entry["image_id"]), column[_whole(entry["category_id"])])
+                for entry in content["annotations"]
+            ]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"'{file}' is not in the format of MS-COCO's instances ({error!r}): fetch it again"

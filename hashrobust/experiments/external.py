@@ -21,8 +21,9 @@ def read_array(path: Path) -> NDArray[Any]:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"array file '{path}' does not exist: check the path") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"'{path}' is no .npy file of numbers ({error}): save it with numpy.save") from error
+    except Exception as error:  # readers of damaged files raise whatever they come upon
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"'{path}' is no .npy file of numbers ({said}): save it with numpy.save") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"'{path}' holds several arrays: give a .npy file with one")
     return array

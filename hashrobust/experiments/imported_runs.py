@@ -164,10 +164,7 @@ def _model(directory: Path, described: Mapping[str, Any]) -> HashModel | Classif
     Raises:
         InputError: its weights are not those of the network that is described.
     """
-    try:
-        model = load_model(directory / MODEL)
-    except (TypeError, RuntimeError, OverflowError) as error:
-        raise InputError(f"'{directory / MODEL}' describes no model that can be built ({error})") from error
+    model = load_model(directory / MODEL)
     if model.spec != described["network"]:
         raise InputError(
             f"'{directory / MODEL}' is of another network than {DESCRIPTION} describes: get the export anew"

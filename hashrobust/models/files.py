@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hashrobust.errors import HashRobustError, InputError
-from hashrobust.models.network import Classifier, HashModel, Network
+from hashrobust.models.network import Classifier, HashModel, Network, Rotation
 
 _METADATA = "hashrobust"
+_KINDS: Mapping[str, type[HashModel] | type[Classifier]] = {"hash": HashModel, "classifier": Classifier}
+_MOST = {"outputs": 2**16, "channels": 2**10, "image_size": 2**14}
+"""What a stored model may tell of itself: far more than any has."""
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, description: Mapping[str, Any]) -> None:
@@ -43,9 +47,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"model file '{path}' does not exist: check the path")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        return load_file(path), dict(json.loads(metadata.get(_METADATA, "{}")))
-    except (SafetensorError, ValueError, TypeError) as error:
+            description = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+        if not isinstance(description, dict):
+            raise ValueError("its description is no table of names and values")
+        return load_file(path), description
+    except PermissionError:
+        raise
+    except Exception as error:  # readers of damaged files raise whatever they come upon
         raise InputError(
             f"model file '{path}' is not a readable safetensors file ({error}): pickled models (.pt, .pth) "
             "are not opened, convert them with safetensors.torch.save_file"
@@ -71,21 +79,44 @@ def load_model(path: str | Path) -> HashModel | Classifier:
     """
     path = Path(path)
     tensors, spec = load_tensors(path)
-    kinds: dict[str, type[HashModel] | type[Classifier]] = {"hash": HashModel, "classifier": Classifier}
-    if spec.get("kind") not in kinds or not spec.keys() >= {"backbone", "outputs", "channels", "image_size"}:
+    if not _describes_model(spec):
         raise InputError(
             f"model file '{path}' holds no description of a hashrobust model: "
             "give a model.safetensors of a run, or use it as --weights"
         )
+    subject = f"model file '{path}'"
+    try:
+        # Without memory first, since a description may be of any size. Some networks cannot be built so.
+        with suppress(RuntimeError), torch.device("meta"):
+            _check_tensors(_built(spec, tensors), tensors, subject)
+        model = _built(spec, tensors)
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{subject} describes no model that can be built ({error})") from error
+    _load_strict(model, tensors, subject)
+    return model.eval()
+
+
+def _describes_model(spec: Mapping[str, Any]) -> bool:
+    """Whether a description has all that a model is built from, and nothing that none could have."""
+    return (
+        spec.get("kind") in tuple(_KINDS)
+        and isinstance(spec.get("backbone"), str)
+        and isinstance(spec.get("rotation", ""), str)
+        and all(type(spec.get(name)) is int and 0 < spec[name] <= most for name, most in _MOST.items())
+    )
+
+
+def _built(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> HashModel | Classifier:
+    """A fresh model as described, with a place for each of the tensors that its kind of model may have."""
     with torch.random.fork_rng(devices=[]):
-        model = kinds[spec["kind"]](
+        model = _KINDS[spec["kind"]](
             spec["backbone"], spec["outputs"], channels=spec["channels"], image_size=spec["image_size"]
         )
     if isinstance(model, HashModel) and "rotation" in spec:
-        model.rotate(torch.eye(model.bits), spec["rotation"])  # a place for the stored one
+        model.rotation = Rotation(torch.eye(model.bits))
+        model.spec["rotation"] = spec["rotation"]
     _repeat_grey_as(tensors, model)
-    _load_strict(model, tensors, f"model file '{path}'")
-    return model.eval()
+    return model
 
 
 def load_weights(model: Network, path: str | Path, *, head: bool = False) -> tuple[str, ...]:
@@ -133,6 +164,12 @@ def _head_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _load_strict(module: nn.Module, tensors: Mapping[str, Tensor], subject: str) -> None:
+    _check_tensors(module, tensors, subject)
+    module.load_state_dict(dict(tensors))
+
+
+def _check_tensors(module: nn.Module, tensors: Mapping[str, Tensor], subject: str) -> None:
+    """Refuse tensors that are not those of the module, by name and shape."""
     own = module.state_dict()
     missing = sorted(set(own) - set(tensors))
     unexpected = sorted(set(tensors) - set(own))
@@ -148,4 +185,3 @@ def _load_strict(module: nn.Module, tensors: Mapping[str, Tensor], subject: str)
                 f"{subject} {problem} {', '.join(keys[:3])}{more}: it belongs to another architecture, "
                 "image size or number of channels"
             )
-    module.load_state_dict(dict(tensors))

@@ -41,6 +41,7 @@ _SETTINGS: Any = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "svg.hashsalt": "hashrobust",
+    "text.parse_math": False,  # names of classes and runs are no formulas
 }
 _WITHOUT_DATE: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 

@@ -201,6 +201,54 @@ def test_malformed_pickles_are_refused(tmp_path: Path, content: bytes, message: 
         read_pickle(file, b"labels", 10)
 
 
+def shared(times: int) -> bytes:
+    """Entries of a dict: a list of ten numbers, one of ten references to it, ...; the last stands for 10^times."""
+    lists = b"X\x01\0\0\0a](" + b"K\x01" * 10 + b"eq\x64s"
+    for place in range(100, 99 + times):
+        key = b"labels" if place == 98 + times else bytes([place])
+        items = (b"h" + bytes([place])) * 10 + b"eq" + bytes([place + 1])
+        lists += b"X" + struct.pack("<I", len(key)) + key + b"](" + items + b"s"
+    return lists
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"}(U\x01aNr\xff\xff\xff\xffu", "lacks 'data'"),  # a memo of 2^32 places
+        (b"}(" + b")" + b"\x85" * 300_000 + b"Nu", "key"),  # its hash overflows the stack of the process
+        (b"}(" + b")" + b"q\x00h\x00\x86" * 60 + b"Nu", "key"),  # its hash takes 2^60 steps
+        (b"}(" + b")" + b"2\x86" * 60 + b"Nu", "DUP"),
+        (b"cnumpy\ndtype\nU\x02V8K\x00K\x01\x87R", "'V8'"),
+        (b"cnumpy\nndarray\n(U\x02u1t\x81", "NEWOBJ"),
+        (b"cnumpy\nndarray\n)R", "array type"),
+        (b"c_codecs\nencode\n}b", "CIFAR"),
+    ],
+)
+def test_pickles_that_would_harm_an_unpickler_are_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    file = tmp_path / "batch"
+    file.write_bytes(b"\x80\x02" + content + b".")
+    with pytest.raises(DataError, match=message):
+        read_pickle(file, b"labels", 10)
+
+
+def test_labels_that_stand_for_more_than_any_memory_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "batch"
+    plain = pickle.dumps({b"data": PIXELS}, protocol=2)
+    file.write_bytes(plain[:-1] + shared(12) + b".")
+    with pytest.raises(DataError, match="no whole numbers"):
+        read_pickle(file, b"labels", 10)
+
+
+def test_files_beyond_any_cifar_are_not_read(tmp_path: Path) -> None:
+    for name, read in (("batch", read_pickle), ("batch.bin", read_binary)):
+        with (tmp_path / name).open("wb") as stream:
+            stream.truncate(2**40)  # takes no room
+        with pytest.raises(DataError, match="more than"):
+            read(tmp_path / name, b"labels" if read is read_pickle else 1, 10)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"", "multiple"), (b"\x01" * 3072, "multiple"), (b"\x0a" + b"\0" * 3072, "outside 0 .. 9")],

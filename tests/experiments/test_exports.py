@@ -271,6 +271,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "checksums are cut off": (lambda p: (p / "checksums.json").write_text('{"a'), "is damaged"),
     "a path that leads out": (
         lambda p: (p / "checksums.json").write_text(json.dumps({"../../etc/passwd": "0"})),
+        "leads out of the folder",
+    ),
+    "a path into a folder": (
+        lambda p: (p / "checksums.json").write_text(json.dumps({"below/model.safetensors": "0"})),
         "no file of the export",
     ),
     "nothing listed": (

@@ -8,15 +8,28 @@ import io
 import pkgutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 
 import hashrobust.experiments
 import hashrobust.reports
+from hashrobust.attacks import build_attack
 from hashrobust.cli import main
+from hashrobust.cli._options import parse_params, parse_seeds, parse_step_size
+from hashrobust.datasets import load_dataset, mscoco, nuswide
+from hashrobust.datasets._archives import unpack
+from hashrobust.datasets._cifar_files import read_binary, read_pickle
+from hashrobust.datasets._idx import read_idx
+from hashrobust.experiments.config import parse_epsilon
+from hashrobust.experiments.study import plan_study
+from hashrobust.models import HashModel, load_model
+from hashrobust.objectives import build_objective
+from hashrobust.options import parse_stages
 from hashrobust.reports.audits import audits_frame, audits_table
 from hashrobust.reports.findings import findings
 from hashrobust.reports.formats import to_latex, to_markdown
@@ -25,12 +38,23 @@ from hashrobust.reports.tables import paper_table
 from hashrobust.reports.worst_case import worst_case_tables, worst_cases
 from hashrobust.reports.write import shown_rows, summary_tables
 from hashrobust.retrieval import HammingIndex
+from hashrobust.rules import convert
+from hashrobust.training.defences import build_defence
 
 # Before the bound on memory is set: commands import what they need when they need it.
 for package in (hashrobust.experiments, hashrobust.reports):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 
+SMALL: Any = {"train": 3, "query": 2, "validation": 2, "top_k": 4}
+GRAMMARS: dict[str, Callable[[str], Any]] = {
+    "epsilon": parse_epsilon,
+    "step size": parse_step_size,
+    "seeds": parse_seeds,
+    "rule": lambda text: parse_stages(text, 5),
+    "dataset": load_dataset,
+    "layers": lambda text: convert(HashModel("lenet", 4), "usf", layers=text),
+}
 JOBS: dict[str, Callable[..., Any]] = {}
 
 
@@ -81,3 +105,68 @@ def tables(results: str) -> int:
     audits = audits_frame(Path(results))
     found += [] if audits.empty else [audits_table(audits)]
     return sum(len(to_markdown(table)) + len(to_latex(table)) for table in found) + len(findings(frame))
+
+
+@job
+def study(path: str) -> int:
+    """Read and plan a study."""
+    return len(plan_study(Path(path), Path(path).parent / "results").cells)
+
+
+@job
+def built(kind: str, name: str, *texts: str) -> str:
+    """Build a component from parameters as the command line takes them."""
+    params = parse_params(list(texts))
+    if kind == "objective":
+        return type(build_objective(name, bits=8, num_classes=3, similar_share=0.5, **params)).__name__
+    if kind == "defence":
+        return type(build_defence(name, params, seed=0)).__name__
+    return type(build_attack(name, **params)).__name__
+
+
+@job
+def read_words(what: str, text: str) -> str:
+    """Values of options that have a grammar of their own."""
+    return repr(GRAMMARS[what](text))
+
+
+@job
+def data(name: str, folder: str = "") -> int:
+    """Load a data set and all of its images."""
+    with (
+        mock.patch.multiple(nuswide, ALL_IMAGES=12, IMAGES=11, NUSWIDE=replace(nuswide.NUSWIDE, **SMALL)),
+        mock.patch.multiple(mscoco, IMAGES=12, MSCOCO=replace(mscoco.MSCOCO, **SMALL)),
+    ):
+        found = load_dataset(name, data_dir=folder or None, image_size=8)
+    splits = (found.train, found.query, found.validation, found.database)
+    return sum(len(images) for split in splits for images, _ in split.batches(16))
+
+
+@job
+def cifar_file(path: str) -> int:
+    """Read a file of CIFAR, a pickle or records."""
+    file = Path(path)
+    images, labels = read_binary(file, 1, 10) if file.suffix == ".bin" else read_pickle(file, b"labels", 10)
+    assert len(images) == len(labels) and images.shape[1:] == (3, 32, 32)
+    return len(images)
+
+
+@job
+def idx(path: str, ndim: str) -> int:
+    """Read an idx file."""
+    return read_idx(Path(path), int(ndim)).size
+
+
+@job
+def unpacked(path: str, folder: str) -> int:
+    """Unpack an archive; the number of its bytes."""
+    unpack(Path(path), Path(folder), most_bytes=2**20)
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+
+
+@job
+def model(path: str) -> int:
+    """Load a model and use it."""
+    loaded = load_model(path)
+    channels, height, width = loaded.input_shape
+    return len(loaded.outputs(torch.zeros(2, channels, height, width)))

@@ -71,10 +71,9 @@ JUNK = st.one_of(
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The places of all values in a document, that of the whole first."""
     yield path
-    entries: Any = value.items() if isinstance(value, dict) else enumerate(value)
-    if isinstance(value, dict | list):
-        for key, entry in entries:
-            yield from _paths(entry, (*path, key))
+    entries: Any = value.items() if isinstance(value, dict) else []
+    for key, entry in enumerate(value) if isinstance(value, list) else entries:
+        yield from _paths(entry, (*path, key))
 
 
 @st.composite
@@ -94,3 +93,12 @@ def misshapen(draw: st.DrawFn, document: Any, junk: st.SearchStrategy[Any] = JUN
             case "rename" if isinstance(holder, dict):
                 holder[draw(st.text(max_size=6))] = holder.pop(last)
     return changed
+
+
+def toml_values(value: Any) -> Any:
+    """The value as far as TOML can say it."""
+    if isinstance(value, dict):
+        return {name: toml_values(entry) for name, entry in value.items() if entry is not None}
+    if isinstance(value, list):
+        return [toml_values(entry) for entry in value if entry is not None]
+    return value

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hashrobust.experiments.checksums import SealedFolder
 from hashrobust.experiments.store import Folder
 
-from .mutations import JUNK, examples, misshapen, mutated
+from .mutations import JUNK, examples, misshapen, mutated, toml_values
 
 AUDIT = {
     "verdict": "FAIL",
@@ -47,6 +46,7 @@ def made(worker, tmp_path_factory) -> Path:
         rest = ["--attack", "hag", "--gradient", "exact,rule", "--steps", 1, "--queries", 4, "--no-picture"]
         worker.command(*words, "digits", *(rest if words == ["attack"] else []), *where, codes=(0,))
     (run,) = results.iterdir()
+    Folder(run).unseal(*(f"checkpoints/{path.name}" for path in (run / "checkpoints").iterdir()))
     shutil.rmtree(run / "checkpoints")
     audit = Folder.create(run / "audits" / "audit-00000000", CONFIGURED)
     audit.write_json("audit.json", AUDIT)
@@ -65,13 +65,8 @@ def renewed(made: Path, results: Path) -> None:
 
 def seal(path: Path) -> None:
     """Set the checksum of a changed file right, as whoever forges a run would."""
-    for folder in path.parents:
-        sums = folder / "checksums.json"
-        if sums.is_file():
-            content = json.loads(sums.read_text())
-            content[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
-            sums.write_text(json.dumps(content))
-            return
+    folder = next(folder for folder in path.parents if (folder / "checksums.json").is_file())
+    SealedFolder(folder).seal(path.relative_to(folder).as_posix())
 
 
 def use(worker, results: Path) -> None:
@@ -123,15 +118,6 @@ def test_documents_of_another_shape(worker, made, results, data):
     if path.name != "checksums.json":
         seal(path)
     use(worker, results)
-
-
-def toml_values(value: Any) -> Any:
-    """The value as far as TOML can say it."""
-    if isinstance(value, dict):
-        return {name: toml_values(entry) for name, entry in value.items() if entry is not None}
-    if isinstance(value, list):
-        return [toml_values(entry) for entry in value if entry is not None]
-    return value
 
 
 @examples(25)

@@ -30,6 +30,8 @@ def outcome(job: dict[str, Any]) -> dict[str, Any]:
         return {"value": JOBS[job["job"]](*job["arguments"])}
     except HashRobustError as error:
         return {"refused": str(error), "code": error.exit_code}
+    except OSError as error:  # the command line says these in a sentence of its own
+        return {"refused": str(error), "code": 2}
     except Exception as error:
         import traceback
 

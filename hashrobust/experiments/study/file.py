@@ -42,7 +42,7 @@ class StudyFile:
             raise InputError(f"study file '{path}' is no text file ({error}): give a TOML file") from error
         try:
             content = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also a number of thousands of digits
             raise InputError(
                 f"study file '{path}' is no TOML: {error}: see studies/quick.toml for one"
             ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from math import prod
 from typing import Any, ClassVar
 
 from hashrobust.errors import InputError
@@ -16,6 +17,8 @@ from hashrobust.registry import did_you_mean
 TASKS = ("hashing", "classification")
 WEIGHTS = ("pretrained", "none", "imagenet")
 SCALES = ("xavier", "matched")
+MOST_ASKED = 10_000
+"""More combinations than anybody would wait for; some short lists ask for more than a plan has room for."""
 ALL_STEPS = "all"
 """Among the steps of an axis: the whole training."""
 
@@ -67,6 +70,21 @@ class Matrix:
 
     required: ClassVar[tuple[str, ...]] = ("datasets", "backbones", "rules")
 
+    @property
+    def trainings(self) -> int:
+        """How many combinations there are of the axes that say what is trained."""
+        axes = (self.seeds, self.tasks, self.datasets, self.backbones, self.weights, self.objectives)
+        more = (self.bits, self.rules, self.scales, self.layers, self.max_steps)
+        return prod(len(axis) for axis in (*axes, *more))
+
+    @property
+    def attacks_each(self) -> int:
+        """How many combinations there are of the axes that say how it is attacked."""
+        return sum(
+            len(attack.epsilons or self.epsilons) * len(attack.gradients or self.gradients)
+            for attack in self.attacks
+        )
+
 
 @dataclass(frozen=True)
 class Study:
@@ -100,6 +118,14 @@ def read_study(file: StudyFile) -> Study:
     matrices = [
         _Reader(file, within).read(content, block) for within, block in zip(starts, blocks, strict=True)
     ]
+    for what, asked in (
+        ("trainings", sum(matrix.trainings for matrix in matrices)),
+        ("attacks on one of them", max((matrix.attacks_each for matrix in matrices), default=0)),
+    ):
+        if asked > MOST_ASKED:
+            raise InputError(
+                f"{file.path}: all combinations are {asked} {what}, more than {MOST_ASKED}: part the study in several"
+            )
     return Study(file, name, results, tuple(matrices))
 
 
