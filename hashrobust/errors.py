@@ -6,6 +6,11 @@ The command line prints the message without a traceback and exits with `exit_cod
 
 from __future__ import annotations
 
+import errno
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What the system says of a disk that takes no more, whatever is written: no mistake of the user's."""
+
 
 class HashRobustError(Exception):
     """Something failed that the user could not have known beforehand (exit code 1)."""

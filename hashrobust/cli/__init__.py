@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -31,7 +30,7 @@ from hashrobust.cli import (
 )
 from hashrobust.cli._console import print_error, stderr
 from hashrobust.cli._processes import has_last_word, interrupt, one_voice
-from hashrobust.errors import HashRobustError
+from hashrobust.errors import NO_ROOM, HashRobustError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM, as shells expect it."""
@@ -79,8 +78,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        code = _failed(f"{error}: check the path, its permissions and the room on the disk", 1 if full else 2)
+        code = 1 if error.errno in NO_ROOM else 2
+        code = _failed(f"{error}: check the path, its permissions and the room on the disk", code)
     except Exception as error:
         if _lacks_memory(error):
             code = _failed(

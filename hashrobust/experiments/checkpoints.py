@@ -28,11 +28,14 @@ class FolderCheckpoints:
         self.folder.file_at_hand(STATE)
         try:
             tensors, values = load_tensors(path)
-            return TrainingState(tensors=tensors, **values)
+            state = TrainingState(tensors=tensors, **values)
         except (InputError, TypeError) as error:
             raise StoreError(
                 f"checkpoint '{path}' is damaged: start anew with --overwrite ({error})"
             ) from error
+        if not self.folder.has(STATE):  # a process was killed before it listed it
+            self.folder.seal(STATE)
+        return state
 
     def save(self, state: TrainingState, model: Network) -> None:
         """Write the epoch's model, then the state that names it as finished."""

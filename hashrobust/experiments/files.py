@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hashrobust.errors import BusyError, StoreError, UnwritableError
+from hashrobust.errors import NO_ROOM, BusyError, StoreError, UnwritableError
 from hashrobust.experiments.documents import check_table, understood
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _TEMPORARY = ".tmp-"
 _STALE = ".*tmp*"
 """Our own temporary names, and those that safetensors and the index make beside them."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_UNWRITABLE = (*NO_ROOM, errno.EACCES, errno.EPERM)
 
 
 def file_digest(path: Path) -> str:
@@ -56,7 +56,7 @@ def writing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in _UNWRITABLE:
             raise _unwritable(path, error) from error
         raise
     finally:
@@ -129,7 +129,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
     kind = (
-        UnwritableError if error.errno in _NO_ROOM else StoreError
+        UnwritableError if error.errno in _UNWRITABLE else StoreError
     )  # else the name is wrong: below a file, too long
     return kind(
         f"'{path}' cannot be written ({error.strerror}): make room or choose another folder with --results"

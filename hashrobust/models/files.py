@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hashrobust.errors import HashRobustError, InputError
+from hashrobust.errors import HashRobustError, InputError, UnwritableError
 from hashrobust.models.network import Classifier, HashModel, Network, Rotation
 
 _METADATA = "hashrobust"
@@ -26,13 +26,13 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, description: Mapping
     """Write tensors as safetensors with a JSON description in the header.
 
     Raises:
-        HashRobustError: the file cannot be written.
+        UnwritableError: the file cannot be written.
     """
     ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         save_file(ready, path, metadata={_METADATA: json.dumps(description, sort_keys=True)})
     except SafetensorError as error:
-        raise HashRobustError(
+        raise UnwritableError(
             f"'{path}' cannot be written ({error}): make room or choose another folder"
         ) from error
 
@@ -66,7 +66,7 @@ def save_model(model: Network, path: str | Path) -> None:
     What a learning rule drew is no part of it: see `rules.feedback_state`.
 
     Raises:
-        HashRobustError: the file cannot be written.
+        UnwritableError: the file cannot be written.
     """
     save_tensors(model.state_dict(), Path(path), model.spec)
 

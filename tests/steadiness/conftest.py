@@ -1,17 +1,27 @@
-"""One small results folder with every kind of file in it."""
+"""One small results folder with every kind of file in it; and commands in processes that may be killed."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
+import os
+import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
 from hashrobust.cli import main
+from hashrobust.experiments.files import file_digest
 
 STUDY = """\
 name = "tiny"
@@ -103,3 +113,184 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
             code, _, said = run_command(*words)
             assert code == 0, (words, said)
     return results
+
+
+class Process:
+    """One command on its way."""
+
+    def __init__(self, zygote: Zygote, pid: int, said: Path) -> None:
+        self._zygote, self.pid, self._said = zygote, pid, said
+
+    @property
+    def said(self) -> str:
+        """What it wrote to stderr so far."""
+        return self._said.read_text()
+
+    def wait(self, seconds: float = 300) -> int | None:
+        """Its exit code, minus a signal's number if one killed it; None if it still runs after so long."""
+        return self._zygote.ask({"wait": self.pid, "seconds": seconds})
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal; it may have ended already, unwaited for."""
+        os.kill(self.pid, number)
+
+
+class Zygote:
+    """Starts commands by forking: see zygote.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._count = folder, 0
+        words = [sys.executable, str(Path(__file__).with_name("zygote.py"))]
+        # Without PATH there is no git, whose answer may change while tests run.
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": "", "MPLBACKEND": "Agg"}
+        self._process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
+
+    def ask(self, job: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def start(self, *words: object, **job: Any) -> Process:
+        """Start a command; `fault` and `file_size` as in zygote.py."""
+        self._count += 1
+        said = self._folder / f"{self._count}.txt"
+        said.touch()
+        pid = self.ask({"words": [str(word) for word in words], "said": str(said), **job})
+        return Process(self, pid, said)
+
+    def run(self, *words: object, **job: Any) -> tuple[int | None, str]:
+        """Run a command to its end: its exit code, and what it said."""
+        process = self.start(*words, **job)
+        return process.wait(), process.said
+
+    def finish(self, *words: object) -> None:
+        """Run a command that has to succeed."""
+        code, said = self.run(*words)
+        assert code == 0, (words, code, said)
+
+    def changes(self, below: Path, *words: object, what: str = "") -> int:
+        """How often a command that has to succeed changes something below a folder."""
+        report = self._folder / "changes.txt"
+        code, said = self.run(*words, fault={"below": str(below), "what": what, "report": str(report)})
+        assert code == 0, (words, code, said)
+        return int(report.read_text())
+
+    def stop(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    found = Zygote(tmp_path_factory.mktemp("said"))
+    yield found
+    found.stop()
+
+
+TRAINING = ("--image-size", 16, "--bits", 12, "--objective", "csq", "--batch-size", 50, "--patience", 0)
+TRAINING += ("--learning-rate", "2e-3", "--augment", "crop", "--threads", 1)
+RESULTS = "RESULTS"
+"""Stands for the results folder in a command that takes it in other ways than the others."""
+DROPPING = '''
+from torch import nn
+from hashrobust.backbones import backbones
+
+
+@backbones.register("dropping")
+class Dropping(nn.Sequential):
+    """A layer and dropout."""
+
+    def __init__(self, channels, image_size):
+        pixels = channels * image_size**2
+        super().__init__(nn.Flatten(), nn.Linear(pixels, 64), nn.ReLU(), nn.Dropout(0.5))
+        self.feature_dim = 64
+'''
+
+
+@dataclass(frozen=True)
+class Task:
+    """A command as the tests give it: where it begins, its words, and what it leaves if nobody disturbs it."""
+
+    words: tuple[object, ...]
+    before: Path | None
+    after: Path
+    seconds: float = 0.0
+    """How long that took."""
+    changes: int = 0
+    """Changes of files below the results folder: opened to write, renamed, removed, folders made."""
+
+    def begin(self, place: Path) -> Path:
+        """A results folder with what the command needs."""
+        results = place / "results"
+        if self.before is not None:
+            shutil.copytree(self.before, results)
+        return results
+
+    def said_for(self, results: Path) -> tuple[object, ...]:
+        """The command on a results folder."""
+        if self.words[0] == "report":
+            return tuple(str(word).replace(RESULTS, str(results)) for word in self.words)
+        return (*self.words, "--results", results)
+
+
+@pytest.fixture(scope="session")
+def tasks(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Task]:
+    """The commands by name, each run undisturbed the first time that it is asked for."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    (place / "dropping.py").write_text(DROPPING)
+    (place / "tiny.toml").write_text(STUDY)
+    trained = place / "trained"
+    run = "digits-lenet-csq-12-brsf"
+    attack = ("attack", run, "--attack", "uap", "--gradient", "rule", "--epsilon", 0.1, "--steps", 6)
+    audit = ("audit", run, "--budget", "quick", "--queries", 4, "--steps", 2, "--restarts", 1, "--search", 5)
+    few = ("--batch-size", 2, "--threads", 1, "--quiet")
+    dropping = ("--plugin", place / "dropping.py", "--backbone", "dropping")
+    words: dict[str, tuple[object, ...]] = {
+        "finetune": ("finetune", *dropping, *TRAINING, "--rule", "brsf", "--epochs", 6, "--quiet"),
+        "index": ("index", run, "--kind", "ivf", "--quiet"),
+        "evaluate": ("evaluate", run, "--quiet"),
+        "attack": (*attack, "--queries", 6, *few, "--no-picture"),
+        "attack with a picture": (*attack, "--queries", 6, *few),
+        "audit": (*audit, *few),
+        "audit beside its twin": (*audit, *few, "--control", "digits-lenet-csq-12-bp"),
+        "study": ("study", place / "tiny.toml", "--quiet"),
+        "report": ("report", RESULTS, "--quiet"),
+        "page": ("report", RESULTS, "--html", f"{RESULTS}/page.html", "--quiet"),
+    }
+
+    @cache
+    def base() -> Path:
+        for rule, epochs in (("brsf", 2), ("bp", 3)):  # the twin is the better one, and taken at an epoch
+            zygote.finish("finetune", *TRAINING, "--rule", rule, "--epochs", epochs, "--results", trained)
+        return trained
+
+    @cache
+    def task(name: str) -> Task:
+        before = None if name in ("finetune", "study") else base()
+        if words[name][0] == "report":
+            before = task("study").after
+        folder = place / name.replace(" ", "-")
+        found = Task(words[name], before, folder / "results")
+        results = found.begin(folder)
+        started = time.monotonic()
+        changes = zygote.changes(results, *found.said_for(results))
+        return replace(found, seconds=time.monotonic() - started, changes=changes)
+
+    return task
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[str, str]]:
+    """Digests of all files below a folder that must not differ between equal runs."""
+
+    def read(root: Path) -> dict[str, str]:
+        return {
+            str(path.relative_to(root)): file_digest(path)
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and path.name not in ("timing.json", ".lock")
+        }
+
+    return read
