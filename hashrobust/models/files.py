@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hashrobust.errors import HashRobustError, InputError, UnwritableError
+from hashrobust.errors import InputError, UnwritableError
 from hashrobust.models.network import Classifier, HashModel, Network, Rotation
 
 _METADATA = "hashrobust"
