@@ -9,14 +9,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
-from hashrobust.progress import Advance
+from hashrobust.progress import Advance, Left
 
 _WIDTH_OF_FILES = 160
 """Columns of what is not written to a terminal, so that tables in logs keep their words."""
@@ -39,28 +47,29 @@ class ConsoleProgress:
             stderr.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def track(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    def track(
+        self, description: str, total: int, unit: str, done: int = 0, left: Left | None = None
+    ) -> Iterator[Advance]:
         """Show one stretch of work."""
         if self.quiet:
             yield lambda amount, note: None
         elif stderr.is_terminal:
-            with _bar() as bar:
-                task = bar.add_task(description, total=total, completed=done, rate="", note="")
+            with _bar(TimeRemainingColumn() if left is None else TextColumn("{task.fields[left]}")) as bar:
+                task = bar.add_task(description, total=total, completed=done, rate="", left="", note="")
                 started = time.perf_counter()
 
                 def advance(amount: int, note: str) -> None:
                     bar.advance(task, amount)
                     worked = bar.tasks[0].completed - done
                     rate = worked / max(time.perf_counter() - started, 1e-9)
-                    bar.update(
-                        task, rate=f"{rate:.0f} {unit}/s" if rate >= 10 else f"{rate:.2g} {unit}/s", note=note
-                    )
+                    shown = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+                    bar.update(task, rate=f"{shown} {unit}/s", left=_clock(left()) if left else "", note=note)
 
                 yield advance
         else:
-            yield self._plain(description, total, unit, done)
+            yield self._plain(description, total, unit, done, left)
 
-    def _plain(self, description: str, total: int, unit: str, done: int) -> Advance:
+    def _plain(self, description: str, total: int, unit: str, done: int, left: Left | None) -> Advance:
         started = said = time.perf_counter()
         finished = done
 
@@ -72,21 +81,26 @@ class ConsoleProgress:
                 return
             said = now
             rate = (finished - done) / (now - started)
-            left = (total - finished) / rate
+            seconds = left() if left else (total - finished) / rate if rate else math.inf
             self.say(
-                f"{description}: {finished}/{total} {unit}, {rate:.3g}/s, {left:.0f} s left {note}".rstrip()
+                f"{description}: {finished}/{total} {unit}, {rate:.3g}/s, {_clock(seconds)} left {note}".rstrip()
             )
 
         return advance
 
 
-def _bar() -> Progress:
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds, as Rich shows time left."""
+    return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "-:--:--"
+
+
+def _bar(time_left: ProgressColumn) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        time_left,
         TextColumn("{task.fields[note]}"),
         console=stderr,
         transient=True,

@@ -53,23 +53,27 @@ class Failure:
 @dataclass(frozen=True)
 class Outcome:
     """What became of a cell: the name of its run ("" if it has none), how many of its units were there already
-    and how many were made now, and what failed."""
+    and how many were made now, what failed, and how many seconds it took."""
 
     run: str = ""
     found: int = 0
     made: int = 0
     failures: tuple[Failure, ...] = ()
     skipped: int = 0
+    seconds: float = 0.0
 
 
 def run_cell(cell: Cell, runs: Sequence[str], place: Place) -> Outcome:
     """Do what is missing of a cell; `runs` are the names of the runs that it needs. What fails is told, not raised."""
+    started = time.perf_counter()
     try:
         if isinstance(cell, AttackCell):
-            return _attack(cell, Folder.open(place.results / runs[0]), place)
-        return Outcome(patiently(lambda: _make(cell, runs, place)).name, made=1)
+            outcome = _attack(cell, Folder.open(place.results / runs[0]), place)
+        else:
+            outcome = Outcome(patiently(lambda: _make(cell, runs, place)).name, made=1)
     except Exception as error:
-        return Outcome(failures=(Failure(cell.label, reason(error)),))
+        outcome = Outcome(failures=(Failure(cell.label, reason(error)),))
+    return replace(outcome, seconds=time.perf_counter() - started)
 
 
 def _make(cell: Cell, runs: Sequence[str], place: Place) -> Folder:

@@ -25,7 +25,7 @@ from hashrobust.experiments.study.plan import ATTACK, AUDIT, AttackCell, AuditCe
 from hashrobust.experiments.study.planned import Planned
 from hashrobust.experiments.study.sources import Source, missing_weights, sources
 from hashrobust.experiments.study.tasks import TASKS
-from hashrobust.progress import Advance, Progress, Silent
+from hashrobust.progress import Advance, Left, Progress, Silent
 
 _STEPS, _PASSES, _ENOUGH_SECONDS = 6, 5, 3.0
 """Training steps that are measured after the first one, and passes, at most; and the time after which fewer do."""
@@ -202,7 +202,9 @@ class _Stopwatch(Silent):
         return self.seconds / max(self.images, 1)
 
     @contextmanager
-    def track(self, description: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    def track(
+        self, description: str, total: int, unit: str, done: int = 0, left: Left | None = None
+    ) -> Iterator[Advance]:
         """See `Progress`; `advance` comes after each step."""
         last = time.perf_counter()
 

@@ -17,6 +17,7 @@ from hashrobust.experiments.files import locked
 from hashrobust.experiments.study.cells import Failure, Outcome, Place, present
 from hashrobust.experiments.study.cluster import Cluster
 from hashrobust.experiments.study.local import Executor, InProcess, Processes
+from hashrobust.experiments.study.pace import Pace
 from hashrobust.experiments.study.plan import STAGES, AttackCell, Cell
 from hashrobust.experiments.study.planned import Planned
 from hashrobust.experiments.study.sources import check_sources
@@ -127,6 +128,7 @@ class _Run:
         self.planned, self.executor, self.progress = planned, executor, progress
         self.outcomes: dict[str, Outcome] = {}
         self.running: dict[str, Cell] = {}
+        self.pace = Pace()
 
     def run(self) -> StudyResult:
         """All of them."""
@@ -134,7 +136,8 @@ class _Run:
         waiting = list(planned.cells)
         total = sum(cell.units for cell in waiting)
         found = sum(outcome.found for outcome in planned.found.values())
-        with self.progress.track(f"study {planned.study.name}", total, "parts", found) as advance:
+        name = f"study {planned.study.name}"
+        with self.progress.track(name, total, "parts", found, left=self._seconds_left) as advance:
             while waiting or self.running:
                 waiting = [cell for cell in waiting if not self._begin(cell, advance)]
                 if self.running:
@@ -165,9 +168,16 @@ class _Run:
 
     def _end(self, cell: Cell, outcome: Outcome, advance: Advance) -> None:
         self.outcomes[cell.key] = outcome
+        self.pace.note(cell, self.planned.left(cell), outcome.seconds)
         for failure in outcome.failures:
             self.progress.say(f"failed: {failure.what}: {failure.why}")
         advance(self.planned.left(cell), cell.label)
+
+    def _seconds_left(self) -> float:
+        """What the parts that are missing will take."""
+        return self.pace.seconds_left(
+            (cell, self.planned.left(cell)) for cell in self.planned.cells if cell.key not in self.outcomes
+        )
 
     def _result(self) -> StudyResult:
         counts = {stage: Count() for stage in STAGES}
