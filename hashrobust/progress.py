@@ -19,7 +19,7 @@ class Progress(Protocol):
     def track(
         self, description: str, total: int, unit: str, done: int = 0, left: Left | None = None
     ) -> AbstractContextManager[Advance]:
-        """A stretch of work of `total` units, of which `done` were finished before; without `left` all cost the same."""
+        """A stretch of work of `total` units, `done` of which were finished before; without `left` all cost alike."""
 
     def say(self, text: str) -> None:
         """One line for the user."""
