@@ -147,7 +147,7 @@ class Registry(Generic[T]):
         for parameter, value in params.items():
             if parameter in known and not _fits(value, known[parameter].annotation):
                 raise InputError(
-                    f"{parameter} of {self.kind} '{name}' is {value!r:.60}: give {known[parameter].annotation}"
+                    f"{parameter} of {self.kind} {name} is {value!r:.60}: give {_words(known[parameter].annotation)}"
                 )
         return builder(**params)
 
@@ -157,6 +157,13 @@ class Registry(Generic[T]):
 
 
 _PLAIN = {"int": Integral, "float": Real, "str": str, "bool": bool, "None": type(None)}
+_IN_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a word",
+    "bool": "true or false",
+    "None": "none",
+}
 
 
 def _fits(value: object, annotation: object) -> bool:
@@ -166,6 +173,11 @@ def _fits(value: object, annotation: object) -> bool:
         return True
     # True is a number to Python, and to nobody who writes a study.
     return "bool" in words if isinstance(value, bool) else isinstance(value, tuple(_PLAIN[w] for w in words))
+
+
+def _words(annotation: object) -> str:
+    """A parameter's plain types as people call them."""
+    return " or ".join(_IN_WORDS[word] for word in str(annotation).split(" | "))
 
 
 def _first_line(component: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import secrets
 import shutil
@@ -126,6 +127,10 @@ def unpack(file: Path, folder: Path, *, most_bytes: int) -> None:
         except (ValueError, EOFError, FileExistsError, NotImplementedError, RuntimeError) as error:
             raise _refused(file, error) from error
         except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
+            raise _refused(file, error) from error
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # else a zip whose directory begins before its file does
+                raise
             raise _refused(file, error) from error
         unpacked = sorted(staging.iterdir())
         for entry in unpacked:

@@ -62,10 +62,10 @@ DOCUMENTS: Mapping[str, Shape] = {
 
 TABLES: Mapping[str, tuple[set[str], set[str]]] = {
     "history.csv": ({"epoch", "loss", "learning_rate"}, set()),
-    "alignment.csv": ({"epoch", "angle_degrees", "norm_ratio"}, {"layer"}),
-    "queries.parquet": ({"query_id"}, set()),
+    "alignment.csv": ({"epoch", "layer", "angle_degrees", "norm_ratio"}, {"layer"}),
+    "queries.parquet": ({"query_id"}, {"target"}),
 }
-"""By name of the file, the columns that are there: numbers (as all others), and text."""
+"""By name of the file, the columns that are always there, and those that hold text; all others hold numbers."""
 
 
 class Document(dict[str, Any]):
@@ -148,8 +148,8 @@ def check_table(table: pd.DataFrame, name: str) -> None:
     Raises:
         ValueError: columns are missing, hold text for numbers, or name a query twice.
     """
-    numbers, words = TABLES.get(name, (set(), set()))
-    missing = (numbers | words) - set(table.columns)
+    needed, words = TABLES.get(name, (set(), set()))
+    missing = needed - set(table.columns)
     if missing and len(table.columns):
         raise ValueError(f"it has no column {', '.join(sorted(missing))}")
     for column in set(table.columns) - words:

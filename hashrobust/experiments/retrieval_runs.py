@@ -232,8 +232,10 @@ def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
         raise InputError(
             f"images of {channels} channels cannot be read from a file: search in Python instead"
         )
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"image '{path}' does not exist: check the path")
+    if not path.is_file():
+        raise InputError(f"'{path}' is no image that can be read (no file): give a PNG or JPEG file")
     try:
         picture = decode(path.read_bytes()).convert("L" if channels == 1 else "RGB")
     except Exception as error:  # readers of damaged images raise whatever they stumble over

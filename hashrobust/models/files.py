@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hashrobust.errors import InputError, UnwritableError
+from hashrobust.errors import InputError, UnknownNameError, UnwritableError
 from hashrobust.models.network import Classifier, HashModel, Network, Rotation
 
 _METADATA = "hashrobust"
@@ -90,7 +90,7 @@ def load_model(path: str | Path) -> HashModel | Classifier:
         with suppress(RuntimeError), torch.device("meta"):
             _check_tensors(_built(spec, tensors), tensors, subject)
         model = _built(spec, tensors)
-    except (TypeError, RuntimeError, OverflowError) as error:
+    except (UnknownNameError, TypeError, RuntimeError, OverflowError) as error:
         raise InputError(f"{subject} describes no model that can be built ({error})") from error
     _load_strict(model, tensors, subject)
     return model.eval()

@@ -30,8 +30,8 @@ _LATEX = {
     "±": r"$\pm$",
     "—": "---",
 }
-_MARKDOWN = re.compile(r"[\\`*|$&~<]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]|^[#>+=\[-]|(?<=^\d)[.)]")
-"""What Markdown reads as more than a letter, where it does; brackets and `_` elsewhere stay as they are."""
+_MARKDOWN = re.compile(r"[\\`*|$&~<]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]|^[#>=\[]|^[+-](?!\d)|(?<=^\d)[.)](?!\d)")
+"""What Markdown reads as more than a letter, where it does; numbers, brackets and `_` elsewhere stay as they are."""
 _NARROWEST_HEAD = 8
 """Heads are broken into lines of the cells' width, but not of fewer letters."""
 

@@ -154,7 +154,7 @@ def test_a_loader_and_a_tensor_of_training_images_are_the_same(scene: Any) -> No
         ({"epochs": 0}, "epochs is 0"),
         ({"decay_epochs": -1}, "decay_epochs is -1"),
         ({"batch": 0}, "batch is 0"),
-        ({"bounded": "no"}, "bounded is 'no'"),
+        ({"bounded": "no"}, "bounded of attack prosgan is 'no'"),
         ({"learning_rate": 0.0}, "learning_rate 0 learns nothing"),
         ({"weight": -1.0}, "weight -1 rewards"),
         ({"alpha": "B10"}, "alpha"),

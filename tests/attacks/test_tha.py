@@ -154,7 +154,7 @@ def test_classes_that_no_training_image_has_do_not_matter(scene: Any) -> None:
     ("wrong", "sentence"),
     [
         ({"prototype_steps": 0}, "prototype_steps is 0"),
-        ({"prototype_steps": 2.5}, "prototype_steps is 2.5"),
+        ({"prototype_steps": 2.5}, "prototype_steps of attack tha is 2.5"),
         ({"prototype_rate": 0.0}, "prototype_rate 0 learns nothing"),
         ({"steps": 1, "step_size": 1e-4}, "cannot cross"),
     ],

@@ -21,8 +21,16 @@ CASES = {
 }
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts, in a shell's background too, where it would be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("words", CASES)
-def test_ctrl_c_keeps_what_is_finished(cli, results, monkeypatch, words):
+def test_ctrl_c_keeps_what_is_finished(cli, results, monkeypatch, words, ctrl_c):
     owner, name = CASES[words]
     original = getattr(owner, name)
     last = 2 if words.startswith(("finetune", "attack")) else 1
@@ -52,7 +60,11 @@ def test_ctrl_c_keeps_what_is_finished(cli, results, monkeypatch, words):
 def test_signals_stop_a_real_process(tmp_path, number):
     command = [sys.executable, "-m", "hashrobust", "finetune", "--epochs", "5000", "--patience", "0"]
     process = subprocess.Popen(
-        [*command, "--threads", "1", "--results", str(tmp_path)], stderr=subprocess.PIPE, text=True
+        [*command, "--threads", "1", "--results", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background ignores SIGINT, and what runs in it inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in process.stderr:
         if line.startswith("epoch 1:"):

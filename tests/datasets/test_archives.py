@@ -182,3 +182,15 @@ def test_nothing_of_the_user_is_overwritten(tmp_path: Path, folder: Path) -> Non
     with pytest.raises(DataError, match="is in the way"):
         unpack(archive, folder, most_bytes=ROOM)
     assert everything(folder) == {"set/mine.txt": b"mine"}
+
+
+def test_a_zip_whose_directory_would_begin_before_its_file_is_refused(tmp_path):
+    place = tmp_path / "set.zip"
+    with zipfile.ZipFile(place, "w") as archive:
+        archive.writestr("set/a.txt", "a")
+    content = bytearray(place.read_bytes())
+    end = content.rindex(b"PK\x05\x06")
+    content[end + 12 : end + 16] = (len(content) * 2).to_bytes(4, "little")
+    place.write_bytes(content)
+    with pytest.raises(DataError, match=r"archive .*set\.zip' is not unpacked"):
+        unpack(place, tmp_path / "data", most_bytes=1000)

@@ -118,6 +118,7 @@ def built(kind: str, name: str, *texts: str) -> str:
     """Build a component from parameters as the command line takes them."""
     params = parse_params(list(texts))
     if kind == "objective":
+        params = {name: params[name] for name in params.keys() - {"bits", "num_classes", "similar_share"}}
         return type(build_objective(name, bits=8, num_classes=3, similar_share=0.5, **params)).__name__
     if kind == "defence":
         return type(build_defence(name, params, seed=0)).__name__

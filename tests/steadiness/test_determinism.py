@@ -16,7 +16,7 @@ from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.environment import threads
 from hashrobust.experiments.files import read_arrays
 from hashrobust.experiments.store import Folder
-from hashrobust.experiments.training_runs import load_retrieval_data, load_run
+from hashrobust.experiments.trained_runs import load_retrieval_data, load_run
 
 SAME_BITS, MAP_APART = 0.999, 0.002
 """What is promised at other batch shapes and numbers of threads."""

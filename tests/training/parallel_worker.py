@@ -155,7 +155,7 @@ def main(folder: Path) -> None:
         train(backbone=droops, max_steps=1)
         assert droops.left is not None
         keep("dropout", {"left": droops.left}, [])
-        begun = FolderCheckpoints(Folder(folder / "begun"))
+        begun = FolderCheckpoints(Folder.open(folder / "begun"))
         tensors, result = train(
             rule="brsf", objective="hyp2", epochs=3, checkpoints=begun if parallel.is_first() else None
         )

@@ -79,8 +79,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
             super().save(state, model)
             raise KeyboardInterrupt
 
+    begun = Folder.create(folder / "begun", {"task": "finetune"})
     with pytest.raises(KeyboardInterrupt):
-        worker.train(rule="brsf", objective="hyp2", epochs=3, checkpoints=Stopped(Folder(folder / "begun")))
+        worker.train(rule="brsf", objective="hyp2", epochs=3, checkpoints=Stopped(begun))
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(WORKER), str(folder)],
         capture_output=True,

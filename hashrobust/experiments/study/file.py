@@ -64,7 +64,9 @@ class StudyFile:
         end = min((number for number in self._places.values() if number > first), default=len(lines) + 1)
         words = {*values, *(key for key in keys if isinstance(key, str) and key not in place)}
         return max(
-            range(first, end), key=lambda number: sum(_stands_in(word, lines[number - 1]) for word in words)
+            range(first, end),
+            key=lambda number: sum(_stands_in(word, lines[number - 1]) for word in words),
+            default=first,  # the file is empty
         )
 
     def _longest(self, keys: Keys) -> Keys:
