@@ -144,6 +144,17 @@ def test_an_unlabelled_image_matches_nothing():
     assert ranking.empty_queries() == (query_labels.sum(axis=1) == 0).mean()
 
 
+def test_as_many_labels_as_images_are_not_one_label_each():
+    codes, labels = np.ones((2, 4)), [[1, 1], [0, 0]]
+    assert average_precision(codes, codes, labels, labels, ties="best").tolist() == [1, 0]
+
+
+def test_leave_one_out_needs_two_images():
+    with pytest.raises(InputError, match="at least two"):
+        leave_one_out_average_precision([[1, -1]], [0])
+    assert leave_one_out_average_precision([[1, -1], [1, 1]], [0, 0]).tolist() == [1, 1]
+
+
 @settings(max_examples=15, deadline=None)
 @given(seeds, st.booleans(), st.sampled_from(["all", "retrieved"]), st.sampled_from([None, 1, 12]))
 def test_leave_one_out_equals_removing_the_query(seed, multi, normalizer, k):
@@ -208,6 +219,7 @@ CASES = {
     "float classes": ((ONES, ONES, [0.5, 1], [0, 1]), {}, "integers from 0"),
     "no database": ((ONES, np.ones((0, 4)), [0, 1], np.zeros(0, int)), {}, "labels"),
     "k": ((ONES, ONES, [0, 1], [0, 1]), {"k": 0}, "k is 0"),
+    "k boolean": ((ONES, ONES, [0, 1], [0, 1]), {"k": True}, "k is True"),
     "k type": ((ONES, ONES, [0, 1], [0, 1]), {"k": 2.5}, "k is 2.5"),
     "normalizer": ((ONES, ONES, [0, 1], [0, 1]), {"normalizer": "some"}, "all, retrieved"),
     "ties": ((ONES, ONES, [0, 1], [0, 1]), {"ties": "random"}, "expected, best"),
@@ -219,6 +231,11 @@ def test_wrong_input_is_named(case):
     inputs, options, message = CASES[case]
     with pytest.raises(InputError, match=message):
         average_precision(*inputs, **options)
+
+
+def test_a_radius_below_zero_is_an_error():
+    with pytest.raises(InputError, match="radius is -1"):
+        precision_within_radius(ONES, ONES, [0, 1], [0, 1], radius=-1)
 
 
 def run_python(code, **environment):

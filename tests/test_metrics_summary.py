@@ -12,10 +12,14 @@ from hashrobust.metrics import (
     STYLES,
     average_precision,
     bootstrap_interval,
+    chance,
     code_statistics,
     map_in_styles,
     mean_average_precision,
     paired_bootstrap_interval,
+    precision_at_k,
+    precision_within_radius,
+    recall_at_k,
     retrieval_metrics,
 )
 
@@ -80,6 +84,34 @@ def test_styles_that_lack_features(problem):
         mean_average_precision(*codes, *labels, style="other")
 
 
+def test_features_are_ranked_one_query_like_many():
+    """Queries are taken some at a time; a feature of length 0 is as far from all."""
+    generator = np.random.default_rng(8)
+    features = generator.normal(size=(37, 4)), generator.normal(size=(50, 4))
+    features[0][20] = 0
+    codes = [np.where(side >= 0, 1, -1) for side in features]
+    labels = [generator.integers(0, 3, len(side)) for side in features]
+
+    def score(part):
+        return mean_average_precision(
+            codes[0][part],
+            codes[1],
+            labels[0][part],
+            labels[1],
+            style="h2q",
+            query_features=features[0][part],
+            database_features=features[1],
+        )
+
+    assert score(slice(None)) == pytest.approx(np.mean([score([query]) for query in range(37)]))
+
+
+def test_features_of_unequal_width_are_an_error(problem):
+    codes, labels, features = problem
+    with pytest.raises(InputError, match="4 and 5 columns"):
+        map_in_styles(*codes, *labels, query_features=features[0][:, 1:], database_features=features[1])
+
+
 def test_styles_are_zero_when_nothing_is_relevant():
     codes = np.ones((3, 8))
     scores = map_in_styles(codes, codes, [0, 0, 0], [1, 1, 1], query_features=codes, database_features=codes)
@@ -112,6 +144,15 @@ def test_interval_depends_on_values_and_seed_only():
     assert bootstrap_interval([0.25]) == (0.25, 0.25)
 
 
+def test_interval_is_that_of_all_resamples_drawn_at_once():
+    values = np.random.default_rng(5).random(31)
+    drawn = values[np.random.default_rng(6).integers(0, 31, (1234, 31))].mean(axis=1)
+    expected = np.quantile(drawn, [0.05, 0.95])
+    assert bootstrap_interval(values, confidence=0.9, samples=1234, seed=6) == pytest.approx(expected)
+    both = paired_bootstrap_interval(values, 0 * values, confidence=0.9, samples=1234, seed=6)
+    assert both == pytest.approx(expected)
+
+
 def test_pairs_are_resampled_together():
     values = np.random.default_rng(3).random(50)
     low, high = paired_bootstrap_interval(values + 0.1, values)
@@ -128,8 +169,10 @@ def test_interval_of_nothing_is_an_error(values):
 
 
 def test_interval_of_odd_requests_is_an_error():
-    with pytest.raises(InputError, match="confidence"):
-        bootstrap_interval([0.1], confidence=95)
+    for odd in ({"confidence": 95}, {"confidence": 1}, {"confidence": 0}, {"samples": 0}):
+        with pytest.raises(InputError, match="confidence"):
+            bootstrap_interval([0.1], **odd)
+    assert bootstrap_interval([0.1], samples=1) == (0.1, 0.1)
     with pytest.raises(InputError, match="same queries"):
         paired_bootstrap_interval([0.1], [0.1, 0.2])
 
@@ -157,6 +200,14 @@ def test_recorded_table_agrees_with_the_single_functions(problem):
     at_k = average_precision(*codes, *labels, k=9, normalizer="retrieved")
     assert metrics["map_at_k"] == metrics["map_style_default"] == pytest.approx(at_k.mean())
     assert metrics["empty_queries"] >= 1 / 12
+    assert metrics["chance_map"] == pytest.approx(chance(*labels))
+    assert metrics["chance_map_at_k"] == pytest.approx(chance(*labels, k=9, normalizer="retrieved"))
+    assert metrics["precision_at_k"] == pytest.approx(precision_at_k(*codes, *labels, k=9).mean())
+    assert metrics["recall_at_k"] == pytest.approx(recall_at_k(*codes, *labels, k=9).mean())
+    near = precision_within_radius(*codes, *labels)
+    assert metrics["precision_radius_2"] == pytest.approx(near.mean())
+    assert np.array_equal(near, precision_within_radius(*codes, *labels, radius=2))
+    assert (metrics["map_at_k_low"], metrics["map_at_k_high"]) == bootstrap_interval(at_k)
     sizes = {"queries": 12, "database": 60, "bits": 5, "k": 9}
     assert {name: metrics[name] for name in sizes} == sizes
     whole = retrieval_metrics(*codes, *labels, k=None)

@@ -228,13 +228,13 @@ def test_normalized_steps_have_the_given_norm_and_survive_zero() -> None:
     torch.testing.assert_close(lengths, torch.tensor([1.0, 0.0, 1.0]))
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 100])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 10, 100])
 def test_default_step_sizes_fall_evenly_and_cross_the_ball(steps: int) -> None:
     attack: Any = build_attack("hag", steps=steps, epsilon=0.1)
     sizes = [attack.step_size_at(step) for step in range(steps)]
     assert sum(sizes) >= 0.2 * (1 - 1e-9)
     assert all(size > 0 for size in sizes)
-    assert steps < 4 or sizes[0] == pytest.approx(0.1)
+    assert sizes[0] == pytest.approx(0.1) if steps >= 3 else sum(sizes) == pytest.approx(0.2)
     falls = [before - after for before, after in pairwise(sizes)]
     assert falls == pytest.approx([sizes[0] / steps] * (steps - 1))
 
@@ -279,6 +279,16 @@ def test_each_restart_starts_elsewhere(scene: Any) -> None:
     # The clean images, then for each restart its start and the result of its only step.
     starts = [seen[1], seen[3], seen[5]]
     assert len({tuple(start.flatten().tolist()) for start in starts}) == 3
+
+
+def test_random_starts_fill_the_ball_evenly(linear: Build) -> None:
+    model, seen = recorded(linear(torch.randn(2, 1024), torch.zeros(2)))
+    images = torch.full((3, 1, 32, 32), 0.5)
+    build_attack("hag", steps=1, epsilon=0.1).run(model, images)
+    places = ((seen[1] - images).flatten() / 0.1).double().sort().values
+    ranks = (torch.arange(len(places)) + 0.5) / len(places)
+    # Kolmogorov's distance from the uniform distribution on -1 ... 1.
+    assert ((places + 1) / 2 - ranks).abs().max() < 2 / len(places) ** 0.5
 
 
 def easy_and_out_of_reach(easy: int, far: int) -> Tensor:

@@ -344,6 +344,14 @@ def test_copies_to_be_attacked_send_the_same_back() -> None:
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-7)
 
 
+def test_a_second_derivative_is_refused() -> None:
+    model, x = conv_net()
+    convert(model, "dfa", probe=x)
+    (dx,) = torch.autograd.grad(loss_of(model(x.requires_grad_())), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.sum().backward()
+
+
 def test_mixed_precision() -> None:
     model, x = conv_net()
     convert(model.float(), "dfa", probe=x.float())
@@ -392,6 +400,9 @@ def test_refusals() -> None:
         convert(model, "dfa", scale="matched", probe=x)
     with pytest.raises(InputError, match=r"outputs \(B, K\)"):
         convert(Pair(), "dfa", probe=torch.randn(2, 4))
+    one_number = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1), nn.Flatten(0))
+    with pytest.raises(InputError, match=r"outputs \(B, K\)"):
+        convert(one_number, "dfa", probe=torch.randn(2, 4))
     with pytest.raises(InputError, match="'conv1': it reads the image itself"):
         convert(model, "dfa", layers="conv1", probe=x)
     with pytest.raises(InputError, match="'rows': what it reads is not one row a sample"):

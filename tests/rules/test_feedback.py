@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from hashrobust.errors import InputError
 from hashrobust.rules import alignment, convert, feedback_state, load_feedback_state, redraw_feedback
+from hashrobust.rules._draws import keyed_uniform
 
 
 def network(order: int = 1) -> nn.ModuleDict:
@@ -49,6 +51,15 @@ def test_draws_are_these_on_every_machine() -> None:
     convert(layer, "fa", seed=0)
     expected = [[-1.1162811517715454, -0.6725515723228455], [-0.5926904678344727, 1.1542528867721558]]
     assert torch.equal(feedback_state(layer)[""], torch.tensor(expected))
+
+
+def test_a_long_draw_is_the_generator_s_stream_without_gaps() -> None:
+    """It is made in blocks; whoever draws all at once must get the same."""
+    size, key = 2**18 + 3, ("fa", 4)
+    seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest(), "little")
+    integers = np.random.SFC64(seed).random_raw(size // 2 + 1).view(np.int32)[:size]
+    expected = (integers / 2**31 * 0.25).astype(np.float32)
+    assert np.array_equal(keyed_uniform(torch.Size((size,)), 0.25, *key).numpy(), expected)
 
 
 def test_layers_of_equal_shape_differ() -> None:

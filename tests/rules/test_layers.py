@@ -151,6 +151,11 @@ def test_channels_last(rule: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d(4, 6, (3, 2)), nn.Linear(8, 3)])
+def test_a_batch_of_no_images(layer: nn.Module) -> None:
+    check_layer(layer, torch.randn(0, 4, 8, 8), "frsf")
+
+
 @pytest.mark.parametrize("rule", ["usf", "brsf", "frsf"])
 def test_zero_weights_carry_no_error(rule: str) -> None:
     layer = nn.Linear(3, 1, bias=False)
