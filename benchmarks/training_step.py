@@ -1,9 +1,11 @@
-"""Cost of a training step by each rule, as a ratio to backpropagation measured side by side.
+"""Cost of a training step by each rule, as a ratio to the plainest backpropagation measured side by side.
 
-    python benchmarks/training_step.py --quick
+    python benchmarks/training_step.py [--models resnet20:32:128 alexnet:224:16 ...] [--full]
 
 Every repetition runs one step of each variant in turn, and ratios are taken within the repetition, so
-that a slower moment of the machine slows all of them. BioTorch's models join in where it is installed.
+that a slower moment of the machine slows all of them; seconds are processor time of one thread unless --threads says
+otherwise. The plainest loop has torch's layout, "channels last" the one that training takes on the CPU. BioTorch's
+models join in where it is installed. A model is NAME:PIXELS:BATCH; mind the memory, each variant has a copy.
 """
 
 from __future__ import annotations
@@ -18,12 +20,22 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
+from hashrobust._memory import keep_freed_memory
+from hashrobust.models import Classifier
+from hashrobust.models.network import stay_channels_last
 from hashrobust.rules import convert, redraw_feedback
 
-MODELS = {"alexnet": 224, "resnet18": 64}  # image size
+QUICK = ("lenet:32:64", "resnet20:32:128", "resnet18:64:32", "alexnet:224:8")
+FULL = (
+    "lenet:32:64",
+    "resnet20:32:128",
+    "resnet18:64:128",
+    "resnet18:224:16",
+    "alexnet:224:64",
+    "vgg16:224:8",
+)
 RULES = ("fa", "usf", "brsf", "frsf")
 Step = Callable[[int], None]
 
@@ -53,13 +65,18 @@ def biotorch_model(model: nn.Module, rule: str) -> nn.Module | None:
     return converted
 
 
-def variants(name: str, rules: list[str], batch: int) -> dict[str, Step]:
+def variants(name: str, size: int, batch: int, rules: list[str]) -> dict[str, Step]:
     """A training step for backpropagation (first) and each of the others."""
-    size = MODELS[name]
-    images, labels = torch.randn(batch, 3, size, size), torch.randint(10, (batch,))
+    images, labels = torch.rand(batch, 3, size, size), torch.randint(10, (batch,))
     torch.manual_seed(0)
-    plain = torchvision.models.get_model(name, weights=None, num_classes=10)
-    steps = {"bp": training_step(plain, images, labels)}
+    plain = Classifier(name, 10, channels=3, image_size=size)
+    steps = {"bp": training_step(copy.deepcopy(plain), images, labels)}
+    for rule in ("bp", *rules):
+        model = copy.deepcopy(plain)
+        stay_channels_last(model)
+        if rule != "bp":
+            convert(model, rule)
+        steps[f"{rule}, channels last"] = training_step(model, images, labels)
     for rule in rules:
         model = copy.deepcopy(plain)
         convert(model, rule)
@@ -75,36 +92,37 @@ def measure(steps: dict[str, Step], repetitions: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(repetitions + 1):
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = time.process_time()
             step(number)
             if number:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.process_time() - start)
     return seconds
 
 
 def report(title: str, seconds: dict[str, list[float]]) -> None:
     """Print medians and ratios to backpropagation (median, smallest, largest)."""
-    print(f"\n{title}\n{'variant':<20}{'seconds':>9}{'ratio':>9}{'min':>9}{'max':>9}")
+    print(f"\n{title}\n{'variant':<22}{'seconds':>9}{'ratio':>9}{'min':>9}{'max':>9}")
     for name, times in seconds.items():
         ratios = [own / base for own, base in zip(times, seconds["bp"], strict=True)]
         row = (statistics.median(times), statistics.median(ratios), min(ratios), max(ratios))
-        print(f"{name:<20}" + "".join(f"{value:>9.3f}" for value in row))
+        print(f"{name:<22}" + "".join(f"{value:>9.3f}" for value in row))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", metavar="NAME:PIXELS:BATCH", default=list(QUICK))
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--quick", action="store_true", help="batch 32, 3 repetitions")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--full", action="store_true", help=f"{' '.join(FULL)}, 7 repetitions")
     arguments = parser.parse_args()
-    batch, repetitions = (32, 3) if arguments.quick else (arguments.batch, arguments.repetitions)
+    models, repetitions = (FULL, 7) if arguments.full else (arguments.models, arguments.repetitions)
     torch.set_num_threads(arguments.threads)
-    for name in arguments.models:
-        title = f"{name}, {MODELS[name]} pixels, batch {batch}, {arguments.threads} threads"
-        report(title, measure(variants(name, arguments.rules, batch), repetitions))
+    keep_freed_memory()
+    for model in models:
+        name, size, batch = model.split(":")
+        title = f"{name}, {size} pixels, batch {batch}, {arguments.threads} threads"
+        report(title, measure(variants(name, int(size), int(batch), arguments.rules), repetitions))
 
 
 if __name__ == "__main__":

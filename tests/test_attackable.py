@@ -189,3 +189,23 @@ def test_a_copy_that_answers_otherwise_is_not_used() -> None:
     copied = attackable(model)
     images = torch.rand(2, 3, 8, 8)
     assert torch.equal(copied(images), model(images))
+
+
+class _Viewing(Backbone):
+    """Takes a view of its maps, which maps that lie channels last do not have."""
+
+    feature_dim, minimum_image_size = 6 * 8 * 8, 8
+
+    def __init__(self, channels: int, image_size: int) -> None:
+        super().__init__(channels, image_size)
+        self.conv = nn.Conv2d(channels, 6, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.conv(images)
+        return maps.view(len(maps), -1)
+
+
+def test_a_network_that_cannot_lie_channels_last_is_copied_as_it_is() -> None:
+    model = HashModel(_Viewing(3, 8), bits=8).eval()
+    images = torch.rand(3, 3, 8, 8)
+    torch.testing.assert_close(attackable(model)(images), model(images))

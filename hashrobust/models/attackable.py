@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import fx, nn
 
-from hashrobust.models.network import Network, frozen
+from hashrobust.models.network import Network, frozen, stay_channels_last
 from hashrobust.rules import ConvertedLayer, FeedbackLayer, Folding
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
@@ -34,8 +34,7 @@ def attackable(network: AnyNetwork) -> AnyNetwork:
     copied = _frozen_copy(network)
     for convolution, norm in _pairs(copied):
         _fold(copied, convolution, norm)
-    if network.device.type == "cpu":
-        copied = copied.to(memory_format=torch.channels_last)
+    stay_channels_last(copied)
     return copied if _same(copied, network) else _frozen_copy(network)
 
 

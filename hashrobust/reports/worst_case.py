@@ -249,5 +249,5 @@ def _cells(
     clean = labels.number("map", row["clean"], row["clean_std"])
     counts = [str(row[k]) for k in ("attacks", "queries")]
     winners = ", ".join(dict.fromkeys(member["won_most"] for member in members))
-    seeds = ", ".join(str(member["seed"]) for member in members)
+    seeds = ", ".join(str(member["seed"]) for member in members if "seed" in member)
     return (*words, seeds, clean, worst, *counts, f"{winners} ({100 * row['won_share']:.0f}%)")

@@ -16,7 +16,7 @@ RUN = "digits-lenet-dpsh"
 CASES = {
     "finetune --epochs 3 --threads 1": (training, "validation_map"),
     f"attack {RUN} --attack hag --steps 3 --queries 8 --batch-size 3 --no-picture": (crafting, "craft_batch"),
-    f"index {RUN} --overwrite": (HammingIndex, "build"),
+    f"index {RUN} --overwrite": (HammingIndex, "from_packed"),
     f"evaluate {RUN} --overwrite": (retrieval_runs, "retrieval_metrics"),
 }
 

@@ -16,9 +16,10 @@ TELLING = [0, 1, 2, 7, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1
 
 
 def examples(usual: int) -> settings:
-    """Settings of a fuzz test: `usual` inputs, or as many as the environment variable says."""
+    """Settings of a fuzz test: `usual` inputs, the same each time, or as many others as the environment variable says."""
     return settings(
         max_examples=int(os.environ.get(EXAMPLES, usual)),
+        derandomize=EXAMPLES not in os.environ,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         print_blob=True,

@@ -93,7 +93,7 @@ def test_the_whole_folder_is_usable(worker, made, results):
     worker.command("verify", results, codes=(0,))
 
 
-@examples(25)
+@examples(15)
 @given(data=st.data(), sealed=st.booleans())
 def test_changed_bytes(worker, made, results, data, sealed):
     renewed(made, results)
@@ -108,7 +108,7 @@ def test_changed_bytes(worker, made, results, data, sealed):
     use(worker, results)
 
 
-@examples(25)
+@examples(15)
 @given(data=st.data())
 def test_documents_of_another_shape(worker, made, results, data):
     renewed(made, results)
@@ -120,7 +120,7 @@ def test_documents_of_another_shape(worker, made, results, data):
     use(worker, results)
 
 
-@examples(25)
+@examples(15)
 @given(data=st.data())
 def test_configurations_of_another_shape(worker, made, results, data):
     renewed(made, results)
