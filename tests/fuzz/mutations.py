@@ -16,7 +16,7 @@ TELLING = [0, 1, 2, 7, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1
 
 
 def examples(usual: int) -> settings:
-    """Settings of a fuzz test: `usual` inputs, the same each time, or as many others as the environment variable says."""
+    """Settings of a fuzz test: `usual` inputs, the same each time, or so many others as the environment says."""
     return settings(
         max_examples=int(os.environ.get(EXAMPLES, usual)),
         derandomize=EXAMPLES not in os.environ,
