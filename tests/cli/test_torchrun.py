@@ -70,7 +70,11 @@ def test_a_killed_process_ends_the_others_and_one_goes_on_alone(tmp_path, cli):
     finally:
         process.kill()
     assert process.returncode != 0 and out == ""
-    assert "hashrobust/" not in "".join(line for line in said.splitlines() if line.strip().startswith("File"))
+    # The answer to a signal that comes while Python tidies up cannot be raised: Python prints it, and goes on.
+    places = [
+        line for line in said.splitlines() if line.strip().startswith("File") and "in interrupt" not in line
+    ]
+    assert "hashrobust/" not in "".join(places)
     assert sentences(said, "error:") + sentences(said, "interrupted:") == 1
     assert sentences(said, "epoch 1:") == 1
     (run,) = list_runs(tmp_path)
