@@ -13,7 +13,15 @@ import pandas as pd
 
 from hashrobust.reports.write import write_report
 
-FILES = ("results.csv", "summary.md", "worst_case.csv", "worst_case.md", "differences.csv", "differences.md", "queries.parquet")
+FILES = (
+    "results.csv",
+    "summary.md",
+    "worst_case.csv",
+    "worst_case.md",
+    "differences.csv",
+    "differences.md",
+    "queries.parquet",
+)
 TRAINING = ["epochs", "defence", "defence_params.gradient"]
 COST = {"none": 1, "center-fast": 3, "center-at": 9}
 """Passes through the network of a step, in those of a plain step."""
@@ -30,7 +38,9 @@ def table(worst: pd.DataFrame) -> str:
     epsilons = sorted(worst["epsilon"].unique())
     heads = [f"worst case at {255 * epsilon:.0f}/255" for epsilon in epsilons]
     lines = [
-        "| defence | attacker in training follows | epochs | cost, plain epochs | rule | clean | " + " | ".join(heads) + " |",
+        "| defence | attacker in training follows | epochs | cost, plain epochs | rule | clean | "
+        + " | ".join(heads)
+        + " |",
         "| :-- | :-- | --: | --: | :-- | --: |" + " --: |" * len(heads),
     ]
     order = {rule: number for number, rule in enumerate(("bp", "usf", "brsf", "frsf"))}

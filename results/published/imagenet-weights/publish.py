@@ -1,5 +1,5 @@
-"""What is published of the study in `studies/imagenet-weights.toml`: the report's tables and figures, and one table of the
-finding.
+"""What is published of the study in `studies/imagenet-weights.toml`: tables and figures of the
+report, and one table of the finding.
 
 python results/published/imagenet-weights/publish.py results/imagenet-weights results/published/imagenet-weights
 """
@@ -16,7 +16,15 @@ from hashrobust.reports.frame import results_frame
 from hashrobust.reports.write import write_report
 
 FILES = (
-    *("results.csv", "queries.parquet", "summary.md", "worst_case.csv", "worst_case.md", "differences.csv", "differences.md"),
+    *(
+        "results.csv",
+        "queries.parquet",
+        "summary.md",
+        "worst_case.csv",
+        "worst_case.md",
+        "differences.csv",
+        "differences.md",
+    ),
     *("map_against_epsilon.png", "masking_gap.png"),
 )
 RULES = ("bp", "usf", "brsf", "frsf")
@@ -26,7 +34,11 @@ def spread(values: pd.Series) -> str:
     """Mean and standard deviation over seeds, in percent."""
     if len(values) == 0:
         return ""
-    return f"{100 * values.mean():.1f} ± {100 * values.std():.1f}" if len(values) > 1 else f"{100 * values.mean():.1f}"
+    return (
+        f"{100 * values.mean():.1f} ± {100 * values.std():.1f}"
+        if len(values) > 1
+        else f"{100 * values.mean():.1f}"
+    )
 
 
 def table(frame: pd.DataFrame) -> str:
@@ -35,13 +47,20 @@ def table(frame: pd.DataFrame) -> str:
     """
     frame = frame[frame["attack"] == "center"]
     lines = [
-        "| epsilon | rule | feedback scale | seeds | clean | exact gradient | (rule gradient) | bp's weights through the same feedback (rule) |",
+        "| epsilon | rule | feedback scale | seeds | clean | exact gradient | (rule gradient) | "
+        "bp's weights through the same feedback (rule) |",
         "| :-- | :-- | :-- | --: | --: | --: | --: | --: |",
     ]
     groups = frame[~frame["gradient"].str.startswith("rule:")].groupby(["epsilon", "rule", "feedback_scale"])
-    for (epsilon, rule, scale), rows in sorted(groups, key=lambda g: (g[0][0], RULES.index(g[0][1]), g[0][2] == "matched")):
+    for (epsilon, rule, scale), rows in sorted(
+        groups, key=lambda g: (g[0][0], RULES.index(g[0][1]), g[0][2] == "matched")
+    ):
         by = {gradient: rows.loc[rows["gradient"] == gradient] for gradient in ("exact", "rule")}
-        control = frame[(frame["epsilon"] == epsilon) & (frame["gradient"] == f"rule:{rule}") & (frame["feedback_scale"] == scale)]
+        control = frame[
+            (frame["epsilon"] == epsilon)
+            & (frame["gradient"] == f"rule:{rule}")
+            & (frame["feedback_scale"] == scale)
+        ]
         told = [spread(by["rule"]["map"]), spread(control["map"])]
         cells = [
             *(f"{255 * epsilon:.0f}/255", rule, "" if rule == "bp" else scale, str(rows["seed"].nunique())),

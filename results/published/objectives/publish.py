@@ -14,7 +14,17 @@ import pandas as pd
 
 from hashrobust.reports.frame import results_frame
 
-KEPT = ["objective", "bits", "map", "map_low", "map_high", "map_at_k", "precision_radius_2", "distinct_codes", "bit_balance"]
+KEPT = [
+    "objective",
+    "bits",
+    "map",
+    "map_low",
+    "map_high",
+    "map_at_k",
+    "precision_radius_2",
+    "distinct_codes",
+    "bit_balance",
+]
 
 
 def table(frame: pd.DataFrame) -> str:
@@ -23,7 +33,9 @@ def table(frame: pd.DataFrame) -> str:
     codes = frame[frame["bits"] == frame["bits"].max()].set_index("objective")["distinct_codes"]
     best = scores.max()
     lines = [
-        "| objective | " + " | ".join(f"{bits} bits" for bits in scores) + f" | distinct codes at {scores.columns[-1]} bits |",
+        "| objective | "
+        + " | ".join(f"{bits} bits" for bits in scores)
+        + f" | distinct codes at {scores.columns[-1]} bits |",
         "| :-- |" + " --: |" * (len(scores.columns) + 1),
     ]
     for name, row in scores.loc[scores.mean(axis=1).sort_values(ascending=False).index].iterrows():
