@@ -287,35 +287,6 @@ def sign(z: Tensor) -> Tensor:
     return torch.where(z >= 0, 1, -1).to(torch.int8)
 
 
-def stay_channels_last(network: Network) -> None:
-    """On the CPU, lay out the weights of 2D convolutions channels last, in place: convolutions take less time so.
-
-    Values and parameters are the same. A network that cannot compute so, as one that takes a view of its maps, stays
-    as it is.
-    """
-    if network.device.type != "cpu":
-        return
-    _lay_out(network, torch.channels_last)
-    if not _answers(network):
-        _lay_out(network, torch.contiguous_format)
-
-
-def _lay_out(network: nn.Module, memory_format: torch.memory_format) -> None:
-    for tensor in (*network.parameters(), *network.buffers()):
-        if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=memory_format)
-
-
-def _answers(network: Network) -> bool:
-    """Whether the forward pass of two images works."""
-    try:
-        with frozen(network), torch.no_grad():
-            network(torch.zeros(2, *network.input_shape))
-    except RuntimeError:
-        return False
-    return True
-
-
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Eval mode and no parameter gradients within the block, as an attack needs; restored after it."""
