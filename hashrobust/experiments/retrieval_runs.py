@@ -33,7 +33,8 @@ CODES = "codes.npz"
 INDEX = "index.faiss"
 METRICS = "metrics.json"
 SPLITS = ("train", "query", "validation", "database")
-BATCH = 500
+BATCH = 100
+"""Image files are decoded one batch ahead of the network, so that small batches wait less for the first one."""
 
 
 @dataclass(frozen=True)

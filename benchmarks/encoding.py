@@ -1,0 +1,102 @@
+"""Encoding a data set over the bare forward pass on tensors in memory: what reading, decoding and packing add.
+
+    python benchmarks/encoding.py [--repetitions 5]
+
+Small images are digits, photographs JPEG files of 500 x 375 pixels that are made here. Bare is the network
+alone on the same batches, loaded before. Seconds are by the clock, with one thread for the network, since photographs
+are decoded beside it by others; "decode, then encode" does one after the other. Each repetition runs each way in turn,
+and ratios are taken within it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hashrobust._arrays import pack
+from hashrobust._memory import keep_freed_memory
+from hashrobust.datasets import Split, load_dataset
+from hashrobust.models import HashModel
+
+BITS, BATCH, PHOTOGRAPHS, CLASSES = 32, 20, 400, 4
+MODELS = (("lenet", "digits", 32), ("resnet20", "digits", 32), ("alexnet", "", 224), ("resnet18", "", 224))
+"""Backbone, data set (none: the photographs), and image size."""
+
+
+def make_photographs(folder: Path) -> None:
+    """Smooth noise, which takes JPEG about as many bytes as photographs do."""
+    random = np.random.default_rng(0)
+    for number in range(PHOTOGRAPHS):
+        coarse = random.integers(0, 256, (75, 100, 3), dtype=np.uint8)
+        place = folder / f"class{number % CLASSES}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC).save(place / f"{number}.jpg")
+
+
+def read_split(dataset: str, size: int) -> Split:
+    """A split of which no image was read yet, where images are files."""
+    return load_dataset(dataset, image_size=size).database
+
+
+def measure(model: HashModel, fresh: Callable[[], Split], repetitions: int) -> dict[str, list[float]]:
+    """Seconds of each way, by repetition; a first round that warms up is not counted."""
+    batches = [images for images, _ in fresh().batches(BATCH)]
+
+    def bare(_: Split) -> None:
+        with torch.inference_mode():
+            for images in batches:
+                model(images)
+
+    ways: dict[str, Callable[[Split], object]] = {
+        "bare": bare,
+        "encode": lambda split: pack(model.encode(split, BATCH)),
+        "decode": lambda split: [None for _ in split.batches(BATCH)],
+        "decode, then encode": lambda split: pack(model.encode(split.images, BATCH)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(repetitions + 1):
+        for name, way in ways.items():
+            split = fresh()
+            start = time.perf_counter()
+            way(split)
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def report(title: str, seconds: dict[str, list[float]]) -> None:
+    """Print medians and ratios to the bare pass (median, smallest, largest)."""
+    print(f"\n{title}\n{'way':<22}{'seconds':>9}{'ratio':>9}{'min':>9}{'max':>9}")
+    for name, times in seconds.items():
+        ratios = [own / base for own, base in zip(times, seconds["bare"], strict=True)]
+        row = (statistics.median(times), statistics.median(ratios), min(ratios), max(ratios))
+        print(f"{name:<22}" + "".join(f"{value:>9.3f}" for value in row), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=5)
+    repetitions = parser.parse_args().repetitions
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        make_photographs(Path(folder))
+        for name, dataset, size in MODELS:
+            fresh = partial(read_split, dataset or f"folder:{folder}", size)
+            channels = 1 if dataset else 3
+            model = HashModel(name, BITS, channels=channels, image_size=size).eval()
+            title = f"{name}, {dataset or 'photographs'} at {size} pixels, {len(fresh())} images"
+            report(title, measure(model, fresh, repetitions))
+
+
+if __name__ == "__main__":
+    main()
