@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := hashrobust tests benchmarks
 
-.PHONY: setup demo test check audit-dependencies format arrows bench clean
+.PHONY: setup demo test coverage check audit-dependencies format arrows bench clean
 
 setup: .venv/ready
 
@@ -19,6 +19,10 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# Lines and branches of the package that tests run, those of processes that tests start among them.
+coverage: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
 
 check: setup
 	$(BIN)/ruff check $(SOURCES)
