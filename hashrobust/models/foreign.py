@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hashrobust.datasets import Split
 from hashrobust.errors import InputError
 from hashrobust.models.files import load_tensors
-from hashrobust.models.network import ClassifyingModel, ImageModel, sign
+from hashrobust.models.image_model import ClassifyingModel, ImageModel, sign
 
 
 class _Foreign(ImageModel):
