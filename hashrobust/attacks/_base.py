@@ -51,7 +51,7 @@ class Attack(ABC):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which of labels, train_codes, database_codes and targets the attack cannot do without."""
+        """Which of labels, train_codes, train_images, database_codes and targets it cannot do without."""
         return frozenset()
 
     @property
