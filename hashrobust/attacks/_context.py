@@ -81,6 +81,21 @@ class AttackResult:
     queries: Tensor
     bounded: bool = True
 
+    @classmethod
+    def at_once(cls, images: Tensor, objective: Tensor, clean_objective: Tensor) -> AttackResult:
+        """That of an attack which neither followed a gradient from these images nor asked about them."""
+        none = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        return cls(
+            images=images,
+            objective=objective,
+            clean_objective=clean_objective,
+            gradient_evaluations=none,
+            finished=none.bool(),
+            zero_gradients=none.clone(),
+            nonfinite_gradients=none.clone(),
+            queries=none.clone(),
+        )
+
 
 @dataclass(frozen=True)
 class Clean:
