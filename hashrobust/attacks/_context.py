@@ -222,6 +222,15 @@ def _check_train_images(context: AttackContext) -> None:
         raise InputError(f"train_images has {len(images)} rows for {len(codes)} train_codes: give one a code")
 
 
+def check_bits(context: AttackContext, bits: int) -> None:
+    """Raise InputError unless the codes of the context, if any, are of so many bits."""
+    for name, codes in (("train_codes", context.train_codes), ("database_codes", context.database_codes)):
+        if codes is not None and codes.shape[1] != bits:
+            raise InputError(
+                f"{name} have {codes.shape[1]} bits and the model {bits} outputs: give codes of the same model"
+            )
+
+
 def check_start_images(start: Tensor | None, images: Tensor) -> None:
     """Raise InputError unless the images to start from, if any, are numbers and shaped like the images."""
     if start is None:
