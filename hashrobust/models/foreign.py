@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hashrobust.datasets import Split
 from hashrobust.errors import InputError
 from hashrobust.models.files import load_tensors
-from hashrobust.models.image_model import ClassifyingModel, ImageModel, sign
+from hashrobust.models.image_model import ClassifyingModel, Hasher, ImageModel
 
 
 class _Foreign(ImageModel):
@@ -89,20 +89,11 @@ class _Foreign(ImageModel):
         return z
 
 
-class ForeignModel(_Foreign):
+class ForeignModel(_Foreign, Hasher):
     """A callable from images (B, C, H, W) in [0, 1] to outputs z (B, K), whose signs are the code."""
 
     answer = "code"
     columns = "bits"
-
-    @property
-    def bits(self) -> int:
-        """The code length K."""
-        return self.output_count
-
-    def encode(self, images: Tensor, batch_size: int = 100) -> Tensor:
-        """Codes (N, K) int8 in {-1, +1}; as `HashModel.encode`."""
-        return sign(self.outputs(images, batch_size))
 
 
 class ForeignClassifier(_Foreign, ClassifyingModel):

@@ -59,6 +59,19 @@ class ImageModel(nn.Module, ABC):
         return images
 
 
+class Hasher(ImageModel):
+    """What all hashing models share, made here or not: outputs are z, whose signs are the code."""
+
+    @property
+    def bits(self) -> int:
+        """The code length K."""
+        return self.output_count
+
+    def encode(self, images: Tensor | Split, batch_size: int = 100) -> Tensor:
+        """Codes (N, K) int8 in {-1, +1} of images (N, C, H, W) in [0, 1] or of a dataset's split."""
+        return sign(self.outputs(images, batch_size))
+
+
 class ClassifyingModel(ImageModel):
     """What all classifiers share, made here or not: outputs are the logits of classes."""
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hashrobust.backbones import Backbone, backbones, build_backbone
-from hashrobust.datasets import Split
 from hashrobust.errors import InputError
-from hashrobust.models.image_model import ClassifyingModel, ImageModel, sign
+from hashrobust.models.image_model import ClassifyingModel, Hasher, ImageModel
 
 
 class Normalize(nn.Module):
@@ -147,7 +146,7 @@ class Rotation(nn.Module):
         return z @ self.matrix
 
 
-class HashModel(Network):
+class HashModel(Network, Hasher):
     """A network whose K outputs are hashed: codes sign(z), one bit an output.
 
     The hash layer starts at N(0, 0.01), as in deep-hashing practice (arXiv 2502.05925). Behind it may stand a
@@ -186,15 +185,6 @@ class HashModel(Network):
         before = self.rotation
         self.rotation = Rotation(before.matrix @ matrix if isinstance(before, Rotation) else matrix)
         self.spec["rotation"] = name
-
-    @property
-    def bits(self) -> int:
-        """The code length K."""
-        return self.head.out_features
-
-    def encode(self, images: Tensor | Split, batch_size: int = 100) -> Tensor:
-        """Codes (N, K) int8 in {-1, +1} of images (N, C, H, W) in [0, 1] or of a dataset's split."""
-        return sign(self.outputs(images, batch_size))
 
 
 class Classifier(Network, ClassifyingModel):
