@@ -120,7 +120,10 @@ class TrainingOptions:
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"weight_decay is {self.weight_decay}: give a finite number of 0 or more")
         if self.patience is not None and self.patience < 1:
-            raise InputError(f"patience is {self.patience}: give at least 1 epoch, or 0 to never stop early")
+            raise InputError(
+                f"patience is {self.patience}: give at least 1 epoch, or None (0 in commands and studies) to "
+                "never stop early"
+            )
         if self.max_steps is not None and (not isinstance(self.max_steps, int) or self.max_steps < 0):
             raise InputError(f"max_steps is {self.max_steps!r}: give a whole number of 0 or more, or none")
         for name, choice, known in (

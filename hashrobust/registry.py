@@ -62,7 +62,7 @@ class Registry(Generic[T]):
 
         def add(builder: Builder) -> Builder:
             present = self._builders.get(name)
-            if present is not None and present.__qualname__ != builder.__qualname__:
+            if present is not None and _home(present) != _home(builder):
                 raise InputError(f"{self.kind} '{name}' is registered already: choose another name")
             self._builders[name] = builder
             return builder
@@ -178,6 +178,11 @@ def _fits(value: object, annotation: object) -> bool:
 def _words(annotation: object) -> str:
     """A parameter's plain types as people call them."""
     return " or ".join(_IN_WORDS[word] for word in str(annotation).split(" | "))
+
+
+def _home(component: Callable[..., Any]) -> tuple[str, str]:
+    """Where a component is defined: equal for one that is imported again."""
+    return component.__module__, component.__qualname__
 
 
 def _first_line(component: object) -> str:

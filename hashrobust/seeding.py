@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,8 +11,9 @@ if TYPE_CHECKING:
 
 
 def key_seed(*key: int | str) -> int:
-    """A 63-bit seed that depends on every part of the key and on nothing else."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    """A 63-bit seed that depends on every part of the key and on nothing else, as the type of a number."""
+    plain = tuple(part if isinstance(part, str) else operator.index(part) for part in key)
+    digest = hashlib.blake2b(repr(plain).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hashrobust.backbones._base import Backbone
 from hashrobust.models import HashModel, attackable
-from hashrobust.rules import convert, exact_gradient, redraw_feedback
+from hashrobust.rules import alignment, convert, exact_gradient, redraw_feedback
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +108,12 @@ def test_a_copy_of_a_pretrained_network_has_its_codes() -> None:
     errors = (found - expected).norm(dim=1) / expected.norm(dim=1)
     # In a few images rounding takes one unit over the kink of its ReLU6, in the network as often as in the copy.
     assert float(errors.median()) < 1e-5 and float(errors.max()) < 0.1
+
+
+def test_feedback_stands_to_the_weights_of_the_copy_as_to_those_of_the_network() -> None:
+    model = _with_statistics(HashModel("resnet20", 8, channels=3, image_size=16))
+    convert(model, "frsf")
+    assert alignment(attackable(model)) == alignment(model)
 
 
 def test_the_network_is_left_as_it_was() -> None:

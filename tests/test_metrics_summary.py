@@ -189,6 +189,11 @@ def test_code_statistics_of_known_codes():
     assert code_statistics([[1], [-1]])["bit_correlation"] == 0
 
 
+def test_no_codes_have_no_statistics():
+    with pytest.raises(InputError, match="there are no codes"):
+        code_statistics(np.empty((0, 8)))
+
+
 def test_recorded_table_agrees_with_the_single_functions(problem):
     codes, labels, _ = problem
     metrics = retrieval_metrics(*codes, *labels, k=9)

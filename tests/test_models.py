@@ -93,6 +93,14 @@ def test_encoding_uses_eval_mode_and_keeps_the_models_own() -> None:
     assert torch.equal(codes, model.eval().encode(images))
 
 
+def test_encoding_is_undone_module_by_module(model: HashModel, images: Tensor) -> None:
+    model.train()
+    model.backbone.conv1.eval()
+    modes = [module.training for module in model.modules()]
+    model.encode(images)
+    assert [module.training for module in model.modules()] == modes
+
+
 def test_no_images_no_codes(model: HashModel) -> None:
     assert model.encode(torch.empty(0, 1, 32, 32)).shape == (0, 12)
 

@@ -29,7 +29,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"weight_decay": -0.1}, "weight_decay is -0.1"),
     ({"weight_decay": float("nan")}, "weight_decay is nan"),
     ({"weight_decay": float("inf")}, "weight_decay is inf"),
-    ({"patience": 0}, "patience is 0"),
+    ({"patience": 0}, "patience is 0: give at least 1 epoch, or None"),
     ({"optimizer": "adamw"}, "unknown optimizer 'adamw'.*adam, sgd"),
     ({"schedule": "steps"}, "unknown schedule 'steps'"),
     ({"augment": "flips"}, "unknown augmentation 'flips'"),

@@ -75,6 +75,20 @@ def test_a_name_belongs_to_one_component(shapes: Registry[float]) -> None:
             return side
 
 
+def test_a_plugin_replaces_nothing_by_a_class_of_the_same_name(
+    shapes: Registry[float], tmp_path: Path
+) -> None:
+    assert "square" in shapes
+    file = tmp_path / "my_square.py"
+    file.write_text(
+        "from shapes_for_tests import shapes\n@shapes.register('square')\ndef square(*, side: float) -> float:\n"
+        "    return 0.0\n"
+    )
+    with pytest.raises(InputError, match="shape 'square' is registered already"):
+        load_plugin(file)
+    assert shapes.build("square", side=3.0) == 9.0
+
+
 def test_plugins_register(shapes: Registry[float], tmp_path: Path) -> None:
     plugin = tmp_path / "circle.py"
     plugin.write_text(

@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +29,11 @@ def test_torch_and_numpy_take_the_seed(key: tuple[int | str, ...]) -> None:
 
 def test_parts_of_a_key_do_not_run_together() -> None:
     assert len({key_seed(1, 23), key_seed(12, 3), key_seed("1", 23), key_seed(123)}) == 4
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_a_number_is_the_same_key_whatever_its_type(kind: type) -> None:
+    assert key_seed("start", kind(3), 5) == key_seed("start", 3, 5)
 
 
 def test_the_seed_is_that_of_other_processes() -> None:

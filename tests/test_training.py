@@ -341,10 +341,22 @@ def test_a_loss_that_is_not_a_number_leaves_the_start(digits: RetrievalDataset) 
     model = new_model()
     start = weights(model)
     with pytest.raises(
-        TrainingError, match=r"at epoch 1, step \d; no epoch was finished: lower --learning-rate"
+        TrainingError, match=r"at epoch 1, step \d; no epoch was finished: lower --learning-rate$"
     ):
         finetune(model, digits, epochs=3, batch_size=64, learning_rate=1e30)
     assert equal(weights(model), start)
+
+
+@pytest.mark.parametrize(
+    ("scale", "mend"), [("xavier", " or choose --feedback-scale matched$"), ("matched", "$")]
+)
+def test_a_scale_of_feedback_is_advised_where_there_is_another(
+    digits: RetrievalDataset, scale: str, mend: str
+) -> None:
+    model = new_model()
+    convert(model, "frsf", scale=scale)
+    with pytest.raises(TrainingError, match=f"lower --learning-rate{mend}"):
+        finetune(model, digits, epochs=1, batch_size=64, learning_rate=1e30)
 
 
 def test_a_loss_that_is_not_a_number_leaves_the_best_epoch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from hashrobust.errors import HashRobustError, InputError
 
 from ._ball import inside_ball
 from ._center import hard_codes
-from ._context import AttackContext, AttackResult, Clean, Model, check_images, resolve
+from ._context import AttackContext, AttackResult, Clean, Model, check_bits, check_images, resolve
 
 State = dict[str, Tensor]
 
@@ -26,7 +27,7 @@ class Attack(ABC):
     `epsilon` is in pixel units, such as 8/255; all random draws are keyed by (`seed`, sample id).
 
     Raises:
-        InputError: epsilon is not in (0, 1].
+        InputError: epsilon is not in (0, 1], or a parameter of any attack is infinite or not a number.
     """
 
     epsilon: float = 8 / 255
@@ -41,6 +42,10 @@ class Attack(ABC):
     """Which tasks of `AttackContext` the attack serves."""
 
     def __post_init__(self) -> None:
+        # Such an attack would move nothing, and its model look robust.
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{name} is {value:g}: give a finite number")
         if self.epsilon > 1:
             raise InputError(
                 f"epsilon {self.epsilon:g} is not in pixel units of [0, 1]: for {self.epsilon:g} of 255 "
@@ -51,7 +56,7 @@ class Attack(ABC):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which of labels, train_codes, database_codes and targets the attack cannot do without."""
+        """Which of labels, train_codes, train_images, database_codes and targets it cannot do without."""
         return frozenset()
 
     @property
@@ -122,6 +127,8 @@ class Attack(ABC):
             known = replace(known, fitted=self.fit(model, known))
         with torch.no_grad():
             outputs = call_model(model, images)
+        if known.task == "hashing":
+            check_bits(known, outputs.shape[1])
         clean = Clean(images, outputs, hard_codes(outputs))
         with torch.enable_grad():
             result = self.perturb(model, clean, labels, known)

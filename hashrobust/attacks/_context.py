@@ -81,6 +81,21 @@ class AttackResult:
     queries: Tensor
     bounded: bool = True
 
+    @classmethod
+    def at_once(cls, images: Tensor, objective: Tensor, clean_objective: Tensor) -> AttackResult:
+        """That of an attack which neither followed a gradient from these images nor asked about them."""
+        none = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        return cls(
+            images=images,
+            objective=objective,
+            clean_objective=clean_objective,
+            gradient_evaluations=none,
+            finished=none.bool(),
+            zero_gradients=none.clone(),
+            nonfinite_gradients=none.clone(),
+            queries=none.clone(),
+        )
+
 
 @dataclass(frozen=True)
 class Clean:
@@ -205,6 +220,15 @@ def _check_train_images(context: AttackContext) -> None:
     images, codes = context.train_images, context.train_codes
     if isinstance(images, Tensor) and codes is not None and len(images) != len(codes):
         raise InputError(f"train_images has {len(images)} rows for {len(codes)} train_codes: give one a code")
+
+
+def check_bits(context: AttackContext, bits: int) -> None:
+    """Raise InputError unless the codes of the context, if any, are of so many bits."""
+    for name, codes in (("train_codes", context.train_codes), ("database_codes", context.database_codes)):
+        if codes is not None and codes.shape[1] != bits:
+            raise InputError(
+                f"{name} have {codes.shape[1]} bits and the model {bits} outputs: give codes of the same model"
+            )
 
 
 def check_start_images(start: Tensor | None, images: Tensor) -> None:

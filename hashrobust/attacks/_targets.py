@@ -8,7 +8,7 @@ from torch import Tensor
 from hashrobust.errors import InputError
 from hashrobust.seeding import keyed_generator
 
-from ._context import as_multi_hot, class_count
+from ._context import as_multi_hot, class_count, label_vectors
 
 
 def draw_targets(
@@ -24,8 +24,7 @@ def draw_targets(
     """
     classes = class_count(labels, database_labels)
     queries = as_multi_hot(labels, classes, "labels").float()
-    known = torch.unique(as_multi_hot(database_labels, classes, "database_labels"), dim=0)
-    known = known[known.sum(dim=1) > 0]
+    known = label_vectors(as_multi_hot(database_labels, classes, "database_labels"))
     disjoint = queries @ known.float().T == 0
     ids = list(range(len(queries))) if sample_ids is None else sample_ids.tolist()
     chosen: list[Tensor] = []

@@ -57,14 +57,4 @@ class Noise(Attack):
         else:
             objective = (hard_codes(outputs) * clean.codes).mean(dim=1)
             before = torch.ones_like(objective)
-        none = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        return AttackResult(
-            images=images,
-            objective=objective,
-            clean_objective=before,
-            gradient_evaluations=none,
-            finished=none.bool(),
-            zero_gradients=none.clone(),
-            nonfinite_gradients=none.clone(),
-            queries=none.clone(),
-        )
+        return AttackResult.at_once(images, objective, before)

@@ -159,16 +159,8 @@ class ProSGAN(PrototypeAttack):
         change = self._radius * generator(like, prototypes).to(clean.images)
         images = project(clean.images + change, *ball(clean.images, self._radius))
         codes = hard_codes(call_model(model, images))
-        none = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        return AttackResult(
-            images=images,
-            objective=-(codes * prototypes).mean(dim=1),
-            clean_objective=-(clean.codes * prototypes).mean(dim=1),
-            gradient_evaluations=none,
-            finished=none.bool(),
-            zero_gradients=none.clone(),
-            nonfinite_gradients=none.clone(),
-            queries=none.clone(),
+        return AttackResult.at_once(
+            images, -(codes * prototypes).mean(dim=1), -(clean.codes * prototypes).mean(dim=1)
         )
 
 

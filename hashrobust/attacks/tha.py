@@ -43,7 +43,3 @@ class THA(PrototypeAttack, GradientAttack):
     def objective(self, u: Tensor, images: Tensor, clean: Clean, state: State) -> Tensor:
         """See the class."""
         return -(u * state["prototype"]).mean(dim=1)
-
-    def goal_codes(self, codes: Tensor, state: State) -> Tensor:
-        """The prototype."""
-        return state["prototype"]

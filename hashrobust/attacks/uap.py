@@ -84,15 +84,16 @@ class Universal(Center):
         with torch.no_grad():
             codes = hard_codes(call_model(model, images))
         state = self.prepare(clean.codes, labels, context)
-        return AttackResult(
-            images=images,
-            objective=self.hard_objective(codes, clean, state),
-            clean_objective=self.hard_objective(clean.codes, clean, state),
+        result = AttackResult.at_once(
+            images,
+            self.hard_objective(codes, clean, state),
+            self.hard_objective(clean.codes, clean, state),
+        )
+        return replace(
+            result,
             gradient_evaluations=torch.full_like(which, self.steps),
-            finished=torch.zeros_like(which, dtype=torch.bool),
             zero_gradients=chosen["zero"],
             nonfinite_gradients=chosen["nonfinite"],
-            queries=torch.zeros_like(which),
         )
 
     def _places(self, images: Tensor, context: AttackContext, changes: Tensor) -> Tensor:

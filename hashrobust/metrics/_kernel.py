@@ -130,9 +130,8 @@ def _counter(words: int, label_words: int) -> Callable[..., None]:
                 start, stop = cuts[part], cuts[part + 1]
                 if start == stop:
                     continue
-                for item in range(
-                    np.uint64(start), np.uint64(stop)
-                ):  # unsigned: no index counts from the end
+                # Unsigned, so that no index counts from the end.
+                for item in range(np.uint64(start), np.uint64(stop)):
                     key = other_key = NONE
                     for word in range(words):
                         key += _popcount(code[word] ^ codes[word, item])

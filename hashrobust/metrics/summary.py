@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hashrobust._arrays import as_codes, pack
+from hashrobust.errors import InputError
 from hashrobust.metrics._inputs import check_top
 from hashrobust.metrics.bootstrap import bootstrap_interval
 from hashrobust.metrics.ranking import Ranking
@@ -24,6 +25,8 @@ def code_statistics(codes: Any) -> dict[str, float]:
         InputError: values other than -1 and +1, or no codes.
     """
     array = as_codes(codes).astype(np.float64)
+    if len(array) == 0:
+        raise InputError("there are no codes: give at least one")
     means, spreads = array.mean(axis=0), array.std(axis=0)
     varying = array[:, spreads > 0]
     pairs = varying.shape[1] * (varying.shape[1] - 1)

@@ -5,20 +5,9 @@ from __future__ import annotations
 from hashrobust.models.attackable import attackable
 from hashrobust.models.files import load_model, load_tensors, load_weights, save_model, save_tensors
 from hashrobust.models.foreign import ForeignClassifier, ForeignModel, import_model, load_foreign_weights
-from hashrobust.models.network import (
-    Classifier,
-    ClassifyingModel,
-    HashModel,
-    ImageModel,
-    Network,
-    Normalize,
-    frozen,
-    sign,
-)
+from hashrobust.models.image_model import ClassifyingModel, Hasher, ImageModel, frozen, sign
+from hashrobust.models.network import Classifier, HashModel, Network, Normalize
 from hashrobust.models.source import plain_source
-
-Hasher = HashModel | ForeignModel
-"""A model whose outputs are hashed."""
 
 __all__ = [
     "Classifier",

@@ -11,7 +11,8 @@ from typing import TypeVar
 import torch
 from torch import fx, nn
 
-from hashrobust.models.network import Network, frozen
+from hashrobust.models.image_model import frozen
+from hashrobust.models.network import Network
 from hashrobust.rules import ConvertedLayer, FeedbackLayer, Folding
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)

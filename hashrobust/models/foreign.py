@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hashrobust.datasets import Split
 from hashrobust.errors import InputError
 from hashrobust.models.files import load_tensors
-from hashrobust.models.network import ClassifyingModel, ImageModel, sign
+from hashrobust.models.image_model import ClassifyingModel, Hasher, ImageModel
 
 
 class _Foreign(ImageModel):
@@ -37,6 +37,7 @@ class _Foreign(ImageModel):
             )
         self.function = function
         self.input_shape = input_shape
+        self._count: int | None = None  # until the first answer
         self.eval()
         with torch.no_grad():
             self._count = self._probe(torch.rand(2, *input_shape, device=self.device)).shape[1]
@@ -44,10 +45,11 @@ class _Foreign(ImageModel):
     def forward(self, images: Tensor) -> Tensor:
         """Outputs (B, K); a shape other than that of the first answer is an InputError."""
         z = self.function(images)
-        if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(images):
+        fits = isinstance(z, Tensor) and z.ndim == 2 and len(z) == len(images)
+        if not fits or self._count not in (None, z.shape[1]):
             raise InputError(
                 f"the model answers {len(images)} images with {_described(z)}: "
-                f"it must give outputs of shape ({len(images)}, {self.columns})"
+                f"it must give outputs of shape ({len(images)}, {self._count or self.columns})"
             )
         return z
 
@@ -69,6 +71,7 @@ class _Foreign(ImageModel):
     @property
     def output_count(self) -> int:
         """The number of outputs K."""
+        assert self._count is not None
         return self._count
 
     def _probe(self, images: Tensor) -> Tensor:
@@ -86,20 +89,11 @@ class _Foreign(ImageModel):
         return z
 
 
-class ForeignModel(_Foreign):
+class ForeignModel(_Foreign, Hasher):
     """A callable from images (B, C, H, W) in [0, 1] to outputs z (B, K), whose signs are the code."""
 
     answer = "code"
     columns = "bits"
-
-    @property
-    def bits(self) -> int:
-        """The code length K."""
-        return self.output_count
-
-    def encode(self, images: Tensor, batch_size: int = 100) -> Tensor:
-        """Codes (N, K) int8 in {-1, +1}; as `HashModel.encode`."""
-        return sign(self.outputs(images, batch_size))
 
 
 class ForeignClassifier(_Foreign, ClassifyingModel):
@@ -120,16 +114,15 @@ def import_model(name: str) -> Callable[[Tensor], Tensor]:
         raise InputError(f"model '{name}' is not of the form package.module:factory, such as mymodels:resnet")
     with _working_directory_on_path():
         try:
-            factory = getattr(importlib.import_module(module_name), factory_name)
-        except AttributeError:
-            raise InputError(
-                f"module '{module_name}' has no '{factory_name}': check the factory's name"
-            ) from None
+            module = importlib.import_module(module_name)
         except Exception as error:
             raise InputError(
                 f"module '{module_name}' cannot be imported ({type(error).__name__}: {error}): "
                 "run from the folder that holds it, or install it"
             ) from error
+        factory = getattr(module, factory_name, None)
+        if factory is None:
+            raise InputError(f"module '{module_name}' has no '{factory_name}': check the factory's name")
         try:
             model: Callable[[Tensor], Tensor] = factory()
         except Exception as error:

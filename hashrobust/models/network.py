@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hashrobust.backbones import Backbone, backbones, build_backbone
-from hashrobust.datasets import Split
 from hashrobust.errors import InputError
+from hashrobust.models.image_model import ClassifyingModel, Hasher, ImageModel
 
 
 class Normalize(nn.Module):
@@ -38,74 +36,6 @@ class RepeatGrey(Normalize):
         """Normalised images (B, channels, H, W)."""
         # As a data set's images lie, whose convolutions take half the time on the CPU; broadcasting loses it.
         return super().forward(images).contiguous(memory_format=torch.channels_last)
-
-
-class ImageModel(nn.Module, ABC):
-    """What all models share, made here or not: images (B, C, H, W) in [0, 1] to outputs (B, K)."""
-
-    input_shape: tuple[int, int, int]
-    """Channels, height and width of the images."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are; the CPU if there are none."""
-        for parameter in self.parameters():
-            return parameter.device
-        return torch.device("cpu")
-
-    def outputs(self, images: Tensor | Split, batch_size: int = 100) -> Tensor:
-        """Outputs z (N, K) of many images, in eval mode, without gradients, on the CPU.
-
-        Raises:
-            InputError: images that are not float (N, C, H, W) in [0, 1] with the model's channels.
-        """
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}: give at least 1")
-        if isinstance(images, Split):
-            batches: Iterator[Tensor] = (batch for batch, _ in images.batches(batch_size))
-        else:
-            batches = iter(torch.split(images, batch_size))
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                found = [self(self._checked(batch).to(self.device)).cpu() for batch in batches]
-        finally:
-            self.train(was_training)
-        return torch.cat(found) if found else torch.empty(0, self.output_count)
-
-    @property
-    @abstractmethod
-    def output_count(self) -> int:
-        """The number of outputs K."""
-
-    def _checked(self, images: Tensor) -> Tensor:
-        channels = self.input_shape[0]
-        if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
-            raise InputError(
-                f"images have shape {tuple(images.shape)} and type {images.dtype}: "
-                f"this model takes float images (N, {channels}, H, W) in [0, 1]"
-            )
-        if not bool(((images >= 0) & (images <= 1)).all()):
-            raise InputError("images hold values outside [0, 1]: divide bytes by 255, do not normalise")
-        return images
-
-
-class ClassifyingModel(ImageModel):
-    """What all classifiers share, made here or not: outputs are the logits of classes."""
-
-    def predict(self, images: Tensor | Split, batch_size: int = 100) -> Tensor:
-        """Classes (N,) int64 of images (N, C, H, W) in [0, 1] or of a dataset's split: the largest logit."""
-        return self.outputs(images, batch_size).argmax(dim=1)
-
-    def correct(self, split: Split, batch_size: int = 100) -> Tensor:
-        """1 for each image (N,) whose largest logit is one of its labels, else 0; float64."""
-        predicted = self.predict(split, batch_size)
-        return split.labels.gather(1, predicted[:, None])[:, 0].double()
-
-    def accuracy(self, split: Split, batch_size: int = 100) -> float:
-        """Share of images whose largest logit is one of their labels."""
-        return float(self.correct(split, batch_size).mean())
 
 
 class Network(ImageModel):
@@ -216,7 +146,7 @@ class Rotation(nn.Module):
         return z @ self.matrix
 
 
-class HashModel(Network):
+class HashModel(Network, Hasher):
     """A network whose K outputs are hashed: codes sign(z), one bit an output.
 
     The hash layer starts at N(0, 0.01), as in deep-hashing practice (arXiv 2502.05925). Behind it may stand a
@@ -256,15 +186,6 @@ class HashModel(Network):
         self.rotation = Rotation(before.matrix @ matrix if isinstance(before, Rotation) else matrix)
         self.spec["rotation"] = name
 
-    @property
-    def bits(self) -> int:
-        """The code length K."""
-        return self.head.out_features
-
-    def encode(self, images: Tensor | Split, batch_size: int = 100) -> Tensor:
-        """Codes (N, K) int8 in {-1, +1} of images (N, C, H, W) in [0, 1] or of a dataset's split."""
-        return sign(self.outputs(images, batch_size))
-
 
 class Classifier(Network, ClassifyingModel):
     """A network whose outputs are class logits."""
@@ -280,23 +201,3 @@ def _registered_name(backbone: Backbone) -> str:
     known: str | None = getattr(backbone, "registered_name", None)
     names = [known] if known else [name for name in backbones if backbones[name] is type(backbone)]
     return names[0] if names else type(backbone).__name__
-
-
-def sign(z: Tensor) -> Tensor:
-    """Codes int8 in {-1, +1}; sign(0) is +1."""
-    return torch.where(z >= 0, 1, -1).to(torch.int8)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no parameter gradients within the block, as an attack needs; restored after it."""
-    modes = {module: module.training for module in model.modules()}
-    needed = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter, need in needed.items():
-            parameter.requires_grad_(need)

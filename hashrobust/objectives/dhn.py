@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hashrobust.objectives import objectives
-from hashrobust.objectives._base import Objective, require_positive, require_weight
-from hashrobust.objectives._pairs import pair_mean, similarity
+from hashrobust.objectives.dpsh import DPSH
 
 
 @objectives.register("dhn")
-class DHN(Objective):
+class DHN(DPSH):
     """DHN: likelihood of pairwise similarity as in DPSH, with a smooth quantisation error.
 
     Source: Zhu, Long, Wang, Cao, "Deep Hashing Network for Efficient Similarity Retrieval", AAAI 2016,
@@ -24,25 +22,6 @@ class DHN(Objective):
     log cosh(|u|) - 1 draws outputs to 0, a slip; `quantization_weight` is lambda.
     """
 
-    def __init__(
-        self,
-        bits: int,
-        num_classes: int,
-        similar_share: float,
-        *,
-        inner_scale: float = 0.5,
-        quantization_weight: float = 0.01,
-    ) -> None:
-        super().__init__(bits, num_classes, similar_share)
-        require_positive(inner_scale=inner_scale)
-        require_weight(quantization_weight=quantization_weight)
-        self.inner_scale = inner_scale
-        self.quantization_weight = quantization_weight
-
-    def loss(self, z: Tensor, labels: Tensor, step: int) -> Tensor:
-        """Negative log-likelihood of the pairs plus the weighted quantisation error."""
-        u = torch.tanh(z)
-        theta = self.inner_scale * u @ u.T
-        pairs = F.binary_cross_entropy_with_logits(theta, similarity(labels), reduction="none")
-        quantization = torch.log(torch.cosh(u.abs() - 1)).sum(dim=1).mean()
-        return pair_mean(pairs) + self.quantization_weight * quantization
+    def quantization(self, u: Tensor) -> Tensor:
+        """Quantisation error (B,) of relaxed codes u (B, bits)."""
+        return torch.log(torch.cosh(u.abs() - 1)).sum(dim=1)

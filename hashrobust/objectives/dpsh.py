@@ -45,5 +45,8 @@ class DPSH(Objective):
         theta = self.inner_scale * u @ u.T
         # The negative log-likelihood of S under theta is binary cross-entropy with logits.
         pairs = F.binary_cross_entropy_with_logits(theta, similarity(labels), reduction="none")
-        quantization = (u - hard_codes(z)).square().sum(dim=1).mean()
-        return pair_mean(pairs) + self.quantization_weight * quantization
+        return pair_mean(pairs) + self.quantization_weight * self.quantization(u).mean()
+
+    def quantization(self, u: Tensor) -> Tensor:
+        """Quantisation error (B,) of relaxed codes u (B, bits)."""
+        return (u - hard_codes(u)).square().sum(dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -74,6 +75,7 @@ def convert(
             could be converted, weights without a norm to match, or no probe where one is needed.
     """
     built = rules.build(rule)
+    seed = operator.index(seed)  # draws are keyed by its text, and numpy writes its own numbers otherwise
     if scale not in SCALES:
         raise InputError(f"feedback scale '{scale}' is unknown: choose one of {', '.join(SCALES)}")
     if built.exact:

@@ -156,7 +156,7 @@ def alignment(model: nn.Module) -> list[LayerAlignment]:
     """
     found = []
     for name, layer in _feedback_layers(model).items():
-        weight, v = layer.weight.detach(), layer.feedback_weight()
+        weight, v = layer.rule_weight(), layer.feedback_weight()
         norm_w, norm_v = float(norm(weight)), float(norm(v))
         product = float((v * weight).sum(dtype=torch.float64))
         angle = math.nan

@@ -23,7 +23,15 @@ from hashrobust.models import Network
 from hashrobust.objectives import Objective
 from hashrobust.options import TrainingOptions
 from hashrobust.progress import Progress
-from hashrobust.rules import alignment, feedback_state, load_feedback_state, redraw_feedback, rule_of
+from hashrobust.rules import (
+    alignment,
+    feedback_scale,
+    feedback_state,
+    load_feedback_state,
+    redraw_feedback,
+    rule_of,
+    takes_scale,
+)
 from hashrobust.seeding import key_seed, keyed_generator
 from hashrobust.training import parallel
 from hashrobust.training.augmentation import augment
@@ -131,14 +139,14 @@ class Loop:
                 labels = self.train.labels[chosen].to(model.device)
                 loss = self._step(images, labels, self.train.ids[chosen], share, step)
                 if not math.isfinite(loss):
-                    raise _diverged(f"the loss is {loss}", epoch, step)
+                    raise self._diverged(f"the loss is {loss}", epoch, step)
                 total += loss * len(chosen)
                 seen += len(chosen)
                 advance(len(chosen), f"loss {total / seen:.4f}")
         parallel.average_statistics(model)
         for name, tensor in model.state_dict().items():
             if not bool(tensor.isfinite().all()):
-                raise _diverged(f"{name} holds values that are not finite", epoch, step)
+                raise self._diverged(f"{name} holds values that are not finite", epoch, step)
         return total / seen
 
     def _step(self, images: Tensor, labels: Tensor, ids: Tensor, share: Share, step: int) -> float:
@@ -245,13 +253,11 @@ class Loop:
         best = _under("best.", state.tensors) or self.model.state_dict()
         return {name: tensor.clone() for name, tensor in best.items()}
 
-
-def _diverged(what: str, epoch: int, step: int) -> TrainingError:
-    kept = f"the last good epoch is {epoch - 1}" if epoch > 1 else "no epoch was finished"
-    return TrainingError(
-        f"{what} at epoch {epoch}, step {step}; {kept}: lower --learning-rate or choose "
-        "--feedback-scale matched"
-    )
+    def _diverged(self, what: str, epoch: int, step: int) -> TrainingError:
+        kept = f"the last good epoch is {epoch - 1}" if epoch > 1 else "no epoch was finished"
+        unmatched = takes_scale(rule_of(self.model)) and feedback_scale(self.model) != "matched"
+        mend = " or choose --feedback-scale matched" if unmatched else ""
+        return TrainingError(f"{what} at epoch {epoch}, step {step}; {kept}: lower --learning-rate{mend}")
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -19,6 +19,8 @@ from hashrobust.errors import InputError, UnknownNameError
     ({"optimizer": "sing"}, "sign"), ({"alpha": 0}, "alpha"), ({"alpha": "A11"}, "A10"),
     ({"step_size": 0.0}, "step_size"), ({"steps": 10, "step_size": 1 / 255}, "cannot cross"),
     ({"step": 3}, "steps"), ({"preset": "orignal"}, "original"),
+    ({"alpha": float("inf")}, "alpha is inf: give a finite number"),
+    ({"step_size": float("inf")}, "step_size is inf"), ({"beta": float("nan")}, "beta is nan"),
 ])  # fmt: skip
 def test_wrong_settings_are_refused_with_a_way_out(params: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
@@ -57,4 +59,7 @@ def test_wrong_inputs_are_refused(scene: Any) -> None:
     center = build_attack("center", steps=2)
     with pytest.raises(InputError, match=r"train_codes must be"):
         context = replace(scene.context, train_codes=scene.context.train_codes * 0.5)
+        center(model, scene.images, labels=scene.labels, context=context)
+    with pytest.raises(InputError, match=r"train_codes have \d+ bits and the model \d+ outputs"):
+        context = replace(scene.context, train_codes=scene.context.train_codes[:, 1:])
         center(model, scene.images, labels=scene.labels, context=context)

@@ -19,6 +19,7 @@ from hashrobust.experiments.attack_runs import attack_run
 from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.foreign_runs import foreign_run, import_foreign, load_any
 from hashrobust.experiments.retrieval_runs import encode_run, evaluate_run
+from hashrobust.models import ForeignModel
 
 SOURCE = """
 import torch
@@ -51,6 +52,7 @@ def colour():
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "elsewhere.py").write_text(SOURCE)
+    (tmp_path / "halfway.py").write_text("import torch\n\nnet = torch.nn.Conv2D\n")
     monkeypatch.chdir(tmp_path)
     yield "elsewhere"
     sys.modules.pop("elsewhere", None)
@@ -92,6 +94,7 @@ def test_changed_weights_are_noticed(module: str, tmp_path: Path) -> None:
         ("elsewhere", "is not of the form package.module:factory"),
         ("nowhere:net", "module 'nowhere' cannot be imported"),
         ("elsewhere:nothing", "module 'elsewhere' has no 'nothing'"),
+        ("halfway:net", "module 'halfway' cannot be imported (AttributeError: "),
         ("elsewhere:broken", "factory 'elsewhere:broken' fails (RuntimeError: no file)"),
         ("elsewhere:number", "makes a int: it must return a model"),
         ("elsewhere:nan", "answers random images in [0, 1] with NaN or infinity"),
@@ -114,6 +117,14 @@ def test_weights_that_do_not_fit_are_refused(module: str, tmp_path: Path) -> Non
         imported(f"{module}:net", tmp_path, weights=weights)
     with pytest.raises(InputError, match="have nowhere to go"):
         imported(f"{module}:nan", tmp_path, weights=weights)
+
+
+def test_answers_of_another_length_than_the_first_are_refused() -> None:
+    lengths = iter((8, 8, 9))
+    model = ForeignModel(lambda images: torch.ones(len(images), next(lengths)), (1, 4, 4))
+    assert model.encode(torch.zeros(3, 1, 4, 4)).shape == (3, model.bits)
+    with pytest.raises(InputError, match=re.escape("shape (3, 9): it must give outputs of shape (3, 8)")):
+        model.encode(torch.zeros(3, 1, 4, 4))
 
 
 def test_outputs_that_turn_into_nan_are_refused_when_encoded(tmp_path: Path) -> None:

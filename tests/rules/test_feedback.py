@@ -12,7 +12,14 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from hashrobust.errors import InputError
-from hashrobust.rules import alignment, convert, feedback_state, load_feedback_state, redraw_feedback
+from hashrobust.rules import (
+    alignment,
+    convert,
+    feedback_seed,
+    feedback_state,
+    load_feedback_state,
+    redraw_feedback,
+)
 from hashrobust.rules._draws import keyed_uniform
 
 
@@ -44,6 +51,17 @@ def test_draws_depend_on_seed_and_name_alone(rule: str) -> None:
     assert same(first, state(rule, order=-1))
     if rule != "usf":
         assert not torch.equal(first["linear"], state(rule, seed=1)["linear"])
+
+
+@pytest.mark.parametrize("rule", ["fa", "frsf", "dfa"])
+def test_a_seed_draws_the_same_whatever_its_type(rule: str) -> None:
+    drawn = []
+    for seed in (3, np.int64(3)):
+        model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        convert(model, rule, seed=seed, probe=torch.zeros(2, 4))
+        assert type(feedback_seed(model)) is int
+        drawn.append(feedback_state(model))
+    assert same(*drawn)
 
 
 def test_draws_are_these_on_every_machine() -> None:
