@@ -72,13 +72,18 @@ def command(
 
     if compare not in (None, PUBLISHED):
         raise InputError(f"cannot compare with '{compare}': {did_you_mean(str(compare), [PUBLISHED])}")
+    columns = split_list(group_by, "--group-by") or None
+    kinds = split_list(formats, "--format")
+    if kinds and html is not None and output is None:
+        raise InputError(
+            "--format is of the folder of tables and figures: name it with --output, beside --html"
+        )
     if html is not None:
         from hashrobust.reports.page import check_place, write_page
 
         check_place(html)
     whole = filter_frame(results_frame(results), filters)
     frame, left_out = shown_rows(whole)
-    columns = split_list(group_by) or None
     written = []
     if html is None or output is not None:
         written += write_report(
@@ -87,7 +92,7 @@ def command(
             group_by=columns,
             metric=metric,
             filters=filters,
-            formats=split_list(formats) or DEFAULT_FORMATS,
+            formats=kinds or DEFAULT_FORMATS,
             published=compare is not None,
         )
     if html is not None:

@@ -110,7 +110,8 @@ class Folder(SealedFolder):
         """
         if not path.is_dir():
             raise StoreError(f"run folder '{path}' does not exist: see `hashrobust list runs`")
-        folder = cls(path)
+        # `.` and `..` are no names to call a run by.
+        folder = cls(path if path.name not in ("", "..") else path.resolve())
         version = folder.config.get("format")
         if version != FORMAT:
             raise StoreError(

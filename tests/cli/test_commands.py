@@ -85,7 +85,8 @@ def test_parameters_become_what_they_look_like(text, value):
 
 def test_seeds_and_lists():
     assert parse_seeds("0-2,5,1") == [0, 1, 2, 5]
-    assert split_list(["a,b", " b ,c", ""]) == ["a", "b", "c"]
+    assert split_list(["a,b", " b ,c", ""], "--attack") == ["a", "b", "c"]
+    assert split_list([], "--attack") == []
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,8 @@ def test_seeds_and_lists():
         "pretrain --epochs 1 --threads 1 --results {r}",
         f"evaluate {RUN} --results {{r}}",
         f"attack {RUN} --attack hag,noise --gradient exact,rule --steps 3 --queries 8 --no-picture --results {{r}}",
+        f"attack {RUN} --attack hag,noise --steps 3 --dry-run --results {{r}}",
+        f"audit {RUN} --budget quick --dry-run --results {{r}}",
         f"search {RUN} --query 3 --results {{r}}",
         "report {r} --format csv",
         "list attacks",
@@ -246,6 +249,17 @@ def test_dry_run_tells_the_cost_and_makes_nothing(cli, results, run_folder):
     assert [line.split(",")[0] for line in outcome.out.splitlines()] == ["hag", "noise"]
     assert "200 images x 7 steps" in outcome.out
     assert sorted(path.name for path in (run_folder / "attacks").iterdir()) == before
+
+
+def test_a_run_is_named_from_within_its_folder(cli, run_folder, monkeypatch):
+    monkeypatch.chdir(run_folder)
+    attacked = cli("attack", ".", "--attack", "noise", "--queries", 5)
+    assert attacked.code == 0 and f"next: hashrobust report {run_folder.parent}\n" in attacked.err
+    reported = cli("report", ".")
+    assert reported.code == 0, reported.err
+    assert [path.name for path in (run_folder / "report" / "training_curves").glob("*.png")] == [
+        f"{run_folder.name}.png"
+    ]
 
 
 def test_an_attack_without_gradient_runs_once(cli, results, run_folder):
