@@ -109,21 +109,23 @@ def command(
             print_json(comparison_frame(pairs).to_dict(orient="records"))
         else:
             stdout.print(to_rich(comparison_table(pairs)))
-        _name_files(written, progress)
-        return
-    if json:
-        print_json(whole.to_dict(orient="records"))
-    elif paper:
-        print("\n".join(to_markdown(table) for table in paper_table(frame)))
     else:
-        for table in summary_tables(frame, columns, metric):
-            stdout.print(to_rich(table))
-    found = findings(frame)
+        if json:
+            print_json(whole.to_dict(orient="records"))
+        elif paper:
+            print("\n".join(to_markdown(table) for table in paper_table(frame)))
+        else:
+            for table in summary_tables(frame, columns, metric):
+                stdout.print(to_rich(table))
+        _say_findings(findings(frame), progress)
+    _name_files(written, progress)
+
+
+def _say_findings(found: list[str], progress: ConsoleProgress) -> None:
     for paragraph in found[:MOST_FINDINGS]:
         progress.say(f"{fill(paragraph, WIDTH)}\n")
     if len(found) > MOST_FINDINGS:
         progress.say(f"{len(found) - MOST_FINDINGS} more settings: see summary.md")
-    _name_files(written, progress)
 
 
 def _name_files(written: list[Path], progress: ConsoleProgress) -> None:
