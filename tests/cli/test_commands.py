@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import json
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from hashrobust.cli import attack, finetune, pretrain
+from hashrobust.cli import _console, attack, finetune, pretrain
+from hashrobust.cli._console import ConsoleProgress
 from hashrobust.cli._options import parse_params, parse_seeds, split_list
 from hashrobust.experiments.config import AttackConfig, FinetuneConfig, PretrainConfig
 
@@ -131,6 +134,15 @@ def test_quiet_says_nothing_on_stderr(cli, results, words):
     outcome = cli(*words.format(r=results).split(), "--quiet")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out
+
+
+def test_a_bar_shows_patterns_of_layers_as_they_are(monkeypatch):
+    """`rule:frsf:conv[12]` is no style of Rich's."""
+    said = io.StringIO()
+    monkeypatch.setattr(_console, "stderr", Console(file=said, force_terminal=True, width=120))
+    with ConsoleProgress().track("center (rule:frsf:conv[ab])", 2, "queries") as advance:
+        advance(1, "[/b]")
+    assert "conv[ab]" in said.getvalue() and "[/b]" in said.getvalue()
 
 
 def test_missing_scores_are_null(cli, results):
