@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from hashrobust.cli._console import ConsoleProgress, print_json, stdout
-from hashrobust.cli._options import DataDir, Device, Json, Overwrite, Quiet, Results
+from hashrobust.cli._options import DataDir, Device, Json, Overwrite, Plugin, Quiet, Results
 from hashrobust.errors import InputError
 
 PERCENT = ("map", "accuracy", "chance", "precision", "recall", "empty", "balance", "correlation")
@@ -36,6 +36,7 @@ def command(
     results: Results = Path("results"),
     data_dir: DataDir = None,
     device: Device = "auto",
+    plugin: Plugin = [],  # noqa: B006
     overwrite: Overwrite = False,
     brief: Annotated[
         bool, typer.Option("--brief", help="One line: mAP or accuracy, its interval, and chance.")

@@ -105,7 +105,11 @@ BAD_WORDS = {
     "attack": "name either a run, or a model by --model",
     "attak": "(?i)no such command 'attak'",
     f"attack {RUN} --epsilom 8/255": "(?i)no such option.*--epsilom",
-    f"attack {RUN} --plugin nothing.py": "plugin 'nothing.py' is not a Python file",
+    # a run may have been made with a plugin's backbone or data set
+    **{
+        f"{command} {RUN} --plugin nothing.py": "plugin 'nothing.py' is not a Python file"
+        for command in ("attack", "audit", "evaluate", "export", "index", "search")
+    },
 }
 WITHOUT_RESULTS = ("data", "report", "verify", "attak")
 
