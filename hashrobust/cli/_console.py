@@ -96,12 +96,12 @@ def _clock(seconds: float) -> str:
 
 def _bar(time_left: ProgressColumn) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # patterns of layers have brackets
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         time_left,
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=stderr,
         transient=True,
     )

@@ -134,6 +134,18 @@ def parse_step_size(text: str) -> float:
         raise InputError(str(error).replace("epsilon", "step size", 1)) from None
 
 
-def split_list(texts: list[str]) -> list[str]:
-    """Repeated and comma-separated values as one list, doubled ones once."""
-    return list(dict.fromkeys(part.strip() for text in texts for part in text.split(",") if part.strip()))
+def split_list(texts: list[str], option: str) -> list[str]:
+    """Repeated and comma-separated values of an option as one list, doubled ones once; empty if it was not given.
+
+    Raises:
+        InputError: it was given, and holds no value.
+    """
+    return list(dict.fromkeys(split_all(texts, option)))
+
+
+def split_all(texts: list[str], option: str) -> list[str]:
+    """`split_list` with doubled values as often as they stand there."""
+    parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    if texts and not parts:
+        raise InputError(f"{option} names nothing: give it a value, or leave it out")
+    return parts

@@ -20,6 +20,7 @@ from hashrobust.cli._options import (
     Threads,
     parse_params,
     parse_step_size,
+    split_all,
     split_list,
 )
 from hashrobust.cli._subject import (
@@ -127,10 +128,10 @@ def command(
             surrogate=surrogate,
             start_epsilons=smaller,
         )
-        for name in split_list(attack) or [default_attack(run, model, task, results)]
+        for name in split_list(attack, "--attack") or [default_attack(run, model, task, results)]
         for params in [_fitting(name, given, progress) | parse_params(param)]
         for radius, smaller in _epsilons(epsilon, name, preset, warm_start)
-        for through in split_list(gradient)
+        for through in split_list(gradient, "--gradient")
     ]
     configs = _distinct(asked, progress)
     folder = find_subject(
@@ -145,8 +146,12 @@ def command(
         device=device,
     )
     if dry_run:
-        for config in configs:
-            print(attack_cost(folder, config, data_dir=data_dir, device=device))
+        costs = [attack_cost(folder, config, data_dir=data_dir, device=device) for config in configs]
+        if json:
+            pairs = zip(configs, costs, strict=True)
+            print_json([{**config.to_dict(), "cost": cost} for config, cost in pairs])
+        else:
+            print("\n".join(costs))
         return
     where, done = Where(data_dir, device, progress), []
     for config in configs:
@@ -173,7 +178,7 @@ def _epsilons(
     """Each epsilon with those through which it is warm-started; without any the attack's own."""
     from hashrobust.experiments.config import parse_epsilon
 
-    listed = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    listed = split_all(texts, "--epsilon")
     if warm_start and len(listed) > len(set(listed)):
         raise InputError(
             f"epsilons {','.join(listed)} hold one twice: a warm start takes each once, ascending"

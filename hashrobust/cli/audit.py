@@ -81,7 +81,7 @@ def command(
     config = AuditConfig(
         epsilon=parse_epsilon(epsilon),
         attack=attack or default_attack(run, model, task, results),
-        also=tuple(split_list(also)),
+        also=tuple(split_list(also, "--also")),
         budget=budget,
         queries=queries,
         steps=steps,
@@ -105,7 +105,11 @@ def command(
         device=device,
     )
     if dry_run:
-        print(audit_cost(folder, config, control=twin, data_dir=data_dir, device=device))
+        cost = audit_cost(folder, config, control=twin, data_dir=data_dir, device=device)
+        if json:
+            print_json({**config.to_dict(), "cost": cost})
+        else:
+            print(cost)
         return
     done = audit_run(
         folder,

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from hashrobust.datasets import DatasetInfo, LabelledDataset
 
 SPLITS = ("train", "query", "validation", "database", "test")
+CLASSIFICATION = (
+    "official train and test sets, or where there are none a tenth of each class is drawn to test; a tenth of each "
+    "class of train to validate"
+)
 NAMED = 10
 """At most so many skipped files are named."""
 
@@ -41,12 +45,21 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Show what a dataset is, whether it is here, and its splits; or fetch it; or check all of it."""
-    from hashrobust.datasets import dataset_info, datasets, load_classification, load_dataset
+    from hashrobust.datasets import (
+        check_classifies,
+        dataset_info,
+        datasets,
+        load_classification,
+        load_dataset,
+    )
     from hashrobust.datasets._info import data_folder
 
     progress = ConsoleProgress(quiet=quiet)
     name, checks = _name(words)
-    load = load_classification if check_task(task) == "classification" else load_dataset
+    classifies = check_task(task) == "classification"
+    if classifies:
+        check_classifies(name)
+    load = load_classification if classifies else load_dataset
     info = dataset_info(name, data_dir=data_dir)
     takes = datasets.parameters(name.partition(":")[0])
     if download and "download" not in takes:
@@ -77,8 +90,8 @@ def command(
         for line in data.skipped_lines():
             progress.say(line)
     facts = passport_rows(info) | (_content(data) if data is not None else {})
-    if task == "classification":
-        facts["protocol"] = "official train and test sets; a tenth of each class of train to validate"
+    if classifies:
+        facts["protocol"] = CLASSIFICATION
     if json:
         print_json(facts)
         return

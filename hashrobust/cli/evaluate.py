@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from hashrobust.cli._console import ConsoleProgress, print_json, stdout
-from hashrobust.cli._options import DataDir, Device, Json, Overwrite, Quiet, Results
+from hashrobust.cli._options import DataDir, Device, Json, Overwrite, Plugin, Quiet, Results
 from hashrobust.errors import InputError
 
 PERCENT = ("map", "accuracy", "chance", "precision", "recall", "empty", "balance", "correlation")
@@ -36,6 +36,7 @@ def command(
     results: Results = Path("results"),
     data_dir: DataDir = None,
     device: Device = "auto",
+    plugin: Plugin = [],  # noqa: B006
     overwrite: Overwrite = False,
     brief: Annotated[
         bool, typer.Option("--brief", help="One line: mAP or accuracy, its interval, and chance.")
@@ -67,19 +68,12 @@ def command(
             )
         title = folder.name
     else:
-        from hashrobust.experiments.external import read_array
-        from hashrobust.metrics import mean_average_precision, retrieval_metrics
+        from hashrobust.experiments.external import evaluate_codes
 
         assert codes is not None
         if labels is None:
             raise InputError("--codes needs --labels QUERY.npy DATABASE.npy as well")
-        arrays = [read_array(path) for path in (*codes, *labels)]
-        metrics = retrieval_metrics(*arrays, k=k)
-        if features is not None:
-            query, database = (read_array(path) for path in features)
-            metrics["map_style_h2q"] = mean_average_precision(
-                *arrays, k=k, style="h2q", query_features=query, database_features=database
-            )
+        metrics = evaluate_codes(codes, labels, features, k=k)
         title = f"{codes[0].name} against {codes[1].name}"
     if json:
         print_json(metrics)

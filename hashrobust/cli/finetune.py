@@ -91,7 +91,6 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a hashing model, or a classifier, with a learning rule; prints the run's folder."""
-
     progress = ConsoleProgress(quiet=quiet)
     settings: dict[str, Any] = {
         "dataset": dataset,
@@ -120,10 +119,10 @@ def command(
         "mixed_precision": mixed_precision,
         "threads": threads,
     }
+    settings = _fitting(check_task(task), settings, lambda name: _was_given(context, name))
     if preset is not None:
         given = {name for name in settings if _was_given(context, name)}
         settings |= _preset(preset, settings, given, progress)
-    settings = _fitting(check_task(task), settings, lambda name: _was_given(context, name))
     folders = []
     for seed in parse_seeds(seeds):
         folder = _train(
@@ -178,17 +177,17 @@ def _fitting(task: str, settings: dict[str, Any], given: Callable[[str], bool]) 
 def _preset(
     name: str, settings: Mapping[str, Any], given: Collection[str], progress: ConsoleProgress
 ) -> dict[str, Any]:
-    """The preset's values for what was not given; what its source leaves unknown is said."""
+    """The preset's values for those settings that were not given; what its source leaves unknown is said."""
     from hashrobust.experiments.config import preset_values
     from hashrobust.experiments.training_runs import objective_params_of_preset
 
     values, remark = preset_values(name)
-    fitting = objective_params_of_preset(name, settings["objective"])
+    chosen = {key: value for key, value in values.items() if key in settings and key not in given}
+    if "objective" in settings:
+        fitting = objective_params_of_preset(name, settings["objective"])
+        chosen["objective_params"] = fitting | settings["objective_params"]
     progress.say(remark)
-    return {
-        **{key: value for key, value in values.items() if key not in given},
-        "objective_params": fitting | settings["objective_params"],
-    }
+    return chosen
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

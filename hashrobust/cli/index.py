@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hashrobust.cli._console import ConsoleProgress
-from hashrobust.cli._options import DataDir, Device, Overwrite, Quiet, Results, Run
+from hashrobust.cli._options import DataDir, Device, Overwrite, Plugin, Quiet, Results, Run
 
 
 def command(
@@ -17,6 +17,7 @@ def command(
     results: Results = Path("results"),
     data_dir: DataDir = None,
     device: Device = "auto",
+    plugin: Plugin = [],  # noqa: B006
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:

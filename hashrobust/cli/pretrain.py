@@ -55,7 +55,7 @@ def command(
     from hashrobust.experiments.training_runs import pretrain_run
 
     protocol = "classification" if check_task(task) == "classification" else "retrieval"
-    folders = []
+    progress, folders = ConsoleProgress(quiet=quiet), []
     for seed in parse_seeds(seeds):
         config = PretrainConfig(
             dataset=dataset,
@@ -72,7 +72,6 @@ def command(
             protocol=protocol,
             seed=seed,
         )
-        progress = ConsoleProgress(quiet=quiet)
         folder = pretrain_run(
             config, results, data_dir=data_dir, device=device, overwrite=overwrite, progress=progress
         )

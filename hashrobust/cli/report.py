@@ -72,13 +72,18 @@ def command(
 
     if compare not in (None, PUBLISHED):
         raise InputError(f"cannot compare with '{compare}': {did_you_mean(str(compare), [PUBLISHED])}")
+    columns = split_list(group_by, "--group-by") or None
+    kinds = split_list(formats, "--format")
+    if kinds and html is not None and output is None:
+        raise InputError(
+            "--format is of the folder of tables and figures: name it with --output, beside --html"
+        )
     if html is not None:
         from hashrobust.reports.page import check_place, write_page
 
         check_place(html)
     whole = filter_frame(results_frame(results), filters)
     frame, left_out = shown_rows(whole)
-    columns = split_list(group_by) or None
     written = []
     if html is None or output is not None:
         written += write_report(
@@ -87,7 +92,7 @@ def command(
             group_by=columns,
             metric=metric,
             filters=filters,
-            formats=split_list(formats) or DEFAULT_FORMATS,
+            formats=kinds or DEFAULT_FORMATS,
             published=compare is not None,
         )
     if html is not None:
@@ -104,21 +109,23 @@ def command(
             print_json(comparison_frame(pairs).to_dict(orient="records"))
         else:
             stdout.print(to_rich(comparison_table(pairs)))
-        _name_files(written, progress)
-        return
-    if json:
-        print_json(whole.to_dict(orient="records"))
-    elif paper:
-        print("\n".join(to_markdown(table) for table in paper_table(frame)))
     else:
-        for table in summary_tables(frame, columns, metric):
-            stdout.print(to_rich(table))
-    found = findings(frame)
+        if json:
+            print_json(whole.to_dict(orient="records"))
+        elif paper:
+            print("\n".join(to_markdown(table) for table in paper_table(frame)))
+        else:
+            for table in summary_tables(frame, columns, metric):
+                stdout.print(to_rich(table))
+        _say_findings(findings(frame), progress)
+    _name_files(written, progress)
+
+
+def _say_findings(found: list[str], progress: ConsoleProgress) -> None:
     for paragraph in found[:MOST_FINDINGS]:
         progress.say(f"{fill(paragraph, WIDTH)}\n")
     if len(found) > MOST_FINDINGS:
         progress.say(f"{len(found) - MOST_FINDINGS} more settings: see summary.md")
-    _name_files(written, progress)
 
 
 def _name_files(written: list[Path], progress: ConsoleProgress) -> None:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hashrobust.cli._console import print_json, stderr, stdout
-from hashrobust.cli._options import DataDir, Device, Json, Quiet, Results, Run
+from hashrobust.cli._options import DataDir, Device, Json, Plugin, Quiet, Results, Run
 from hashrobust.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def command(
     results: Results = Path("results"),
     data_dir: DataDir = None,
     device: Device = "auto",
+    plugin: Plugin = [],  # noqa: B006
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "LabelledDataset",
     "RetrievalDataset",
     "Split",
+    "check_classifies",
     "dataset_info",
     "datasets",
     "decode",
@@ -97,8 +98,7 @@ def load_classification(
         InputError: the dataset has no such protocol.
         DataError: images with several labels.
     """
-    if "protocol" not in datasets.parameters(_parse(name)[0]):
-        raise InputError(f"dataset '{name}' has no classification protocol: use it for retrieval")
+    check_classifies(name)
     data = _load(
         name,
         data_dir=data_dir,
@@ -110,6 +110,17 @@ def load_classification(
     )
     assert isinstance(data, ClassificationDataset)
     return data
+
+
+def check_classifies(name: str) -> None:
+    """Refuse a dataset that has no classification protocol, whether or not its data are here.
+
+    Raises:
+        UnknownNameError: no such dataset.
+        InputError: it has none.
+    """
+    if "protocol" not in datasets.parameters(_parse(name)[0]):
+        raise InputError(f"dataset '{name}' has no classification protocol: use it for retrieval")
 
 
 def _load(name: str, **given: Any) -> LabelledDataset:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
-import secrets
+import os
 import shutil
 import stat
 import tarfile
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from hashrobust.errors import DataError
+from hashrobust.errors import BusyError, DataError
 
 MOST_ENTRIES = 500_000
 CHUNK = 2**20
@@ -104,13 +105,33 @@ def _write(entries: Iterator[Entry], folder: Path, most_bytes: int) -> None:
 
 
 @contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    place = folder / f".unpacking-{secrets.token_hex(4)}"
+def _staging(folder: Path, name: str) -> Iterator[Path]:
+    """An empty folder for the content of an archive, for this process alone; what a killed one left in it goes first.
+
+    Raises:
+        BusyError: another process unpacks the archive.
+    """
+    place = folder / f".unpacking-{name}"
+    place.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(place, os.O_RDONLY)
     try:
-        place.mkdir(parents=True)
-        yield place
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"'{name}' is being unpacked by another process: wait for it to end") from error
+        except OSError:  # some network file systems cannot lock a folder
+            pass
+        for left in place.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        os.close(descriptor)
 
 
 def unpack(file: Path, folder: Path, *, most_bytes: int) -> None:
@@ -119,9 +140,10 @@ def unpack(file: Path, folder: Path, *, most_bytes: int) -> None:
     Raises:
         DataError: the archive is damaged, unpacks to more than `most_bytes`, or holds links, devices, or names
             that lead out of the folder; or what it holds is in the folder already. Nothing is left behind.
+        BusyError: another process unpacks it.
     """
     read = _zip_entries if file.suffix == ".zip" else _tar_entries
-    with _staging(folder) as staging:
+    with _staging(folder, file.name) as staging:
         try:
             _write(read(file, most_bytes), staging, most_bytes)
         except (ValueError, EOFError, FileExistsError, NotImplementedError, RuntimeError) as error:

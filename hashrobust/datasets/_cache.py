@@ -50,6 +50,9 @@ def _write(file: Path, content: NDArray[Any]) -> None:
     temporary = file.parent / f".tmp-{secrets.token_hex(4)}.{file.name}"
     with suppress(OSError):  # read-only, full
         file.parent.mkdir(parents=True, exist_ok=True)
+        # What killed processes left. One that lives loses its own, and does without: this one writes the same.
+        for left in file.parent.glob(f".tmp-*.{file.name}"):
+            left.unlink(missing_ok=True)
         try:
             np.save(temporary, content, allow_pickle=False)
             temporary.replace(file)

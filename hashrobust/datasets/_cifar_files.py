@@ -26,10 +26,9 @@ Images = NDArray[np.uint8]
 def _checked(images: Any, labels: Any, num_classes: int) -> tuple[Images, IntArray]:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (PIXELS,):
         raise ValueError(f"its images are not rows of {PIXELS} bytes")
+    # Lists in lists may stand for more than any memory.
     if not isinstance(labels, np.ndarray) and not all(type(label) is int for label in labels):
-        raise ValueError(
-            "its labels are no whole numbers"
-        )  # lists in lists may stand for more than any memory
+        raise ValueError("its labels are no whole numbers")
     targets = np.asarray(labels)
     if targets.dtype.kind not in "iu" or targets.shape != (len(images),):
         raise ValueError(f"its labels are not {len(images)} whole numbers, one for each image")

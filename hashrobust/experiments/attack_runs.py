@@ -62,9 +62,8 @@ def attack_run(
         progress.say(f"{run.name}/{path.name} is done already")
         return Folder.open(path)
     with run.lock(wait=wait), threads(config.threads):
-        if not overwrite and folder.has(
-            METRICS
-        ):  # made while this process waited, or by one killed at its very end
+        # Made while this process waited, or by one killed at its very end.
+        if not overwrite and folder.has(METRICS):
             discard_parts(folder)
             return Folder.open(path)
         subject = subject or where.open(run)

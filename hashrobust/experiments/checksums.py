@@ -6,10 +6,8 @@ torch here.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 from hashrobust.errors import StoreError
 from hashrobust.experiments.documents import check_names, check_shape, understood
-from hashrobust.experiments.files import file_digest, writing
+from hashrobust.experiments.files import alone, file_digest, writing
 
 CHECKSUMS = "checksums.json"
 TIMING = "timing.json"
@@ -87,7 +85,7 @@ class SealedFolder:
         self.seal(name)
 
     def _change(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
-        with _alone(self.path):
+        with alone(self.path):
             sums = change(self.checksums)
             with writing(self.path / CHECKSUMS) as temporary:
                 temporary.write_text(self_sealed(_FILES, sums), encoding="utf-8")
@@ -137,15 +135,3 @@ def read_times(path: Path) -> tuple[dict[str, float], bool]:
         StoreError: it is damaged.
     """
     return read_self_sealed(path, _TIMES, int, float)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder for the moment of a change, against other processes that change its list."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems cannot lock a folder
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

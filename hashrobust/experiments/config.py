@@ -229,6 +229,8 @@ class AttackConfig:
             )
         if self.queries is not None and self.queries < 1:
             raise InputError(f"queries is {self.queries}: give at least 1, or leave it out for all")
+        if self.query_seed < 0:
+            raise InputError(f"query_seed is {self.query_seed}: give 0 or more")
         if self.batch_size < 1:
             raise InputError(f"batch_size is {self.batch_size}: give at least 1")
         _check_threads(self.threads)

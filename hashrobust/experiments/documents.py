@@ -6,11 +6,15 @@ No torch here.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+import tomli_w
 
 from hashrobust.errors import HashRobustError, StoreError
 
@@ -108,6 +112,32 @@ def as_document(content: Any, path: Path, shape: Shape = None) -> Document:
         raise ValueError("it is no table of names and values")
     found: Document = _with_path(content, path)
     return found
+
+
+def json_text(content: Any) -> str:
+    """A document as JSON; numbers that JSON has no word for become null."""
+    return json.dumps(_finite(content), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def toml_text(content: Mapping[str, Any]) -> str:
+    """A document as TOML, without the None that TOML cannot hold."""
+    return tomli_w.dumps(_without_none(content))
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _without_none(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in content.items()
+        if value is not None
+    }
 
 
 def check_shape(content: Any, shape: Shape, place: str = "it") -> None:

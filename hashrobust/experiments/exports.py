@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from hashrobust.datasets import LabelledDataset, dataset_info
 from hashrobust.errors import HashRobustError, InputError
 from hashrobust.experiments.checksums import SealedFolder
 from hashrobust.experiments.config import ClassifierConfig, FinetuneConfig
+from hashrobust.experiments.files import staging
 from hashrobust.experiments.onnx_files import onnx_outputs, write_onnx
 from hashrobust.experiments.store import CLASSIFY, EXPORTED, FOREIGN, Folder
 from hashrobust.experiments.trained_runs import FEEDBACK, load_run_data
@@ -83,10 +83,7 @@ def export_run(
         run.file(FEEDBACK, made_by=run.command)
     data = load_run_data(run, data_dir)
     images = data.asked.load(range(min(IMAGES, len(data.asked))))
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".tmp-export-") as name:
-        place = Path(name) / to.name
-        place.mkdir()
+    with staging(to) as place:
         checked = _write_model(place, model, images, onnx=onnx, progress=progress)
         shutil.copyfile(run.path / MODEL, place / MODEL)
         if feedback:

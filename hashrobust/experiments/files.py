@@ -1,16 +1,18 @@
-"""Single files that are whole or not there, and folders held by one process at a time. No torch here."""
+"""Files and folders that are whole or not there, and folders held by one process at a time. No torch here."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import hashlib
+import os
 import secrets
+import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hashrobust.errors import NO_ROOM, BusyError, StoreError, UnwritableError
 from hashrobust.experiments.documents import check_table, understood
@@ -27,6 +29,9 @@ MOST_CELLS = 1 << 27
 _TEMPORARY = ".tmp-"
 _STALE = ".*tmp*"
 """Our own temporary names, and those that safetensors and the index make beside them."""
+_OURS = f"{_TEMPORARY}{8 * '[0-9a-f]'}.*"
+"""Our own alone: where the user has files too."""
+_STAGING = f"{_TEMPORARY}folder-"
 
 _UNWRITABLE = (*NO_ROOM, errno.EACCES, errno.EPERM)
 
@@ -51,16 +56,100 @@ def writing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
-        temporary.touch(mode=0o600, exist_ok=False)
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in _UNWRITABLE:
-            raise _unwritable(path, error) from error
-        raise
+        with _told_of(path, temporary):
+            with _made(temporary):
+                yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _made(temporary: Path) -> IO[bytes]:
+    """An empty file, held as long as it is open: see `clear_abandoned`."""
+    while True:
+        temporary.touch(mode=0o600)
+        with suppress(FileNotFoundError):  # cleared before it was held
+            file = temporary.open("rb+")
+            with suppress(OSError):  # some network file systems cannot
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if temporary.exists():
+                return file
+            file.close()
+
+
+def clear_abandoned(folder: Path) -> None:
+    """Remove files that killed processes left half-written in a folder that is not `locked` as runs are."""
+    for left in folder.glob(_OURS):
+        with suppress(OSError), left.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
+            left.unlink()
+
+
+@contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """A new folder to be filled and renamed to `path`, in a hidden one beside it that goes when the block ends.
+
+    Hidden ones that killed processes left there go first.
+
+    Raises:
+        UnwritableError: the place cannot be written.
+    """
+    hidden = path.parent / f"{_STAGING}{secrets.token_hex(4)}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with _told_of(path, hidden / path.name), ExitStack() as stack:
+            with alone(path.parent):
+                for left in path.parent.glob(f"{_STAGING}*"):
+                    _remove_if_abandoned(left)
+                (hidden / path.name).mkdir(parents=True)
+                stack.enter_context(alone(hidden))
+            yield hidden / path.name
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
+            shutil.rmtree(folder)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder against others that hold it so, which wait; it leaves no trace there, as `locked` does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot lock a folder
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _told_of(path: Path, temporary: Path) -> Iterator[None]:
+    """Whatever cannot be written at `temporary` within the block is told of `path`, which the user knows.
+
+    Raises:
+        UnwritableError: something cannot.
+    """
+    try:
+        yield
+    except UnwritableError as error:  # of a library, or of a file in a folder
+        raise UnwritableError(str(error).replace(str(temporary), str(path))) from error
+    except OSError as error:
+        ours = error.filename is None or str(error.filename).startswith(str(temporary))
+        if ours and error.errno in _UNWRITABLE:
+            raise _unwritable(path, error) from error
+        raise
 
 
 @contextmanager
@@ -128,9 +217,9 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
-    kind = (
-        UnwritableError if error.errno in _UNWRITABLE else StoreError
-    )  # else the name is wrong: below a file, too long
+    # Else the name is wrong: below a file, too long.
+    kind = UnwritableError if error.errno in _UNWRITABLE else StoreError
     return kind(
-        f"'{path}' cannot be written ({error.strerror}): make room or choose another folder with --results"
+        f"'{path}' cannot be written ({error.strerror}): make room or choose another folder with --results, --output "
+        "or --to"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from hashrobust.experiments.checksums import SealedFolder
 from hashrobust.experiments.config import ClassifierConfig, FinetuneConfig, slug
 from hashrobust.experiments.environment import choose_device, record_environment
 from hashrobust.experiments.exports import DESCRIPTION, FORMAT
-from hashrobust.experiments.files import file_digest
+from hashrobust.experiments.files import file_digest, staging
 from hashrobust.experiments.store import CHECKSUMS, EXPORTED, FOREIGN, Folder, config_hash
 from hashrobust.experiments.trained_runs import FEEDBACK, load_data, load_trained
 from hashrobust.experiments.weights import MODEL
@@ -58,9 +57,8 @@ def import_run(
     if Folder(path).has(MODEL):
         progress.say(f"{path.name} is there already")
         return Folder.open(path)
-    results.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=results, prefix=".tmp-import-") as name:
-        folder = Folder.create(Path(name) / path.name, stored)
+    with staging(path) as place:
+        folder = Folder.create(place, stored)
         record_environment(folder, device=choose_device(device), fingerprint=data.fingerprint)
         for file in (MODEL, *([FEEDBACK] if described["feedback"] else [])):
             with folder.writing(file) as temporary:

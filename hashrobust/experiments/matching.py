@@ -46,7 +46,9 @@ def at_epoch(run: Folder, epoch: int) -> Folder:
     if Folder(path).has("model.safetensors"):
         return Folder.open(path)
     config = {key: value for key, value in run.config.items() if key != "format"}
-    with Folder.held(path, {**config, "epoch": epoch}) as folder:
+    with Folder.held(path, {**config, "epoch": epoch}, wait=True) as folder:
+        if folder.has("model.safetensors"):  # made while this process waited
+            return folder
         for name in _COPIED:
             with folder.writing(name) as temporary:
                 shutil.copyfile(run.file(name, made_by="finetune"), temporary)

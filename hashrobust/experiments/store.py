@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,12 +15,24 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tomli_w
-
 from hashrobust.errors import StoreError
 from hashrobust.experiments.checksums import CHECKSUMS, TIMING, SealedFolder, add_times
-from hashrobust.experiments.documents import CONFIGURATION, Document, as_document, understood
-from hashrobust.experiments.files import LOCK, file_digest, locked, read_arrays, read_table
+from hashrobust.experiments.documents import (
+    CONFIGURATION,
+    Document,
+    as_document,
+    json_text,
+    toml_text,
+    understood,
+)
+from hashrobust.experiments.files import (
+    LOCK,
+    clear_abandoned,
+    file_digest,
+    locked,
+    read_arrays,
+    read_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +82,7 @@ class Folder(SealedFolder):
         folder = cls(path)
         if CONFIG not in folder.checksums:
             with folder.writing(CONFIG) as temporary:
-                temporary.write_text(tomli_w.dumps({"format": FORMAT, **_without_none(config)}))
+                temporary.write_text(toml_text({"format": FORMAT, **config}))
         return cls.open(path)
 
     @classmethod
@@ -99,7 +110,8 @@ class Folder(SealedFolder):
         """
         if not path.is_dir():
             raise StoreError(f"run folder '{path}' does not exist: see `hashrobust list runs`")
-        folder = cls(path)
+        # `.` and `..` are no names to call a run by.
+        folder = cls(path if path.name not in ("", "..") else path.resolve())
         version = folder.config.get("format")
         if version != FORMAT:
             raise StoreError(
@@ -168,9 +180,7 @@ class Folder(SealedFolder):
     def write_json(self, name: str, content: Any) -> None:
         """Write and seal a JSON file; numbers that JSON has no word for become null."""
         with self.writing(name) as temporary:
-            temporary.write_text(
-                json.dumps(_finite(content), indent=1, sort_keys=True, allow_nan=False) + "\n"
-            )
+            temporary.write_text(json_text(content))
 
     def read_json(self, name: str, *, made_by: str) -> Document:
         """Read a finished JSON file.
@@ -217,23 +227,16 @@ class Folder(SealedFolder):
 
     def attacks(self) -> list[Folder]:
         """The attacks stored in this run, finished or not, by name."""
-        root = self.path / "attacks"
-        if not root.is_dir():
-            return []
-        return [Folder.open(path) for path in sorted(root.iterdir()) if (path / CONFIG).exists()]
+        return _opened_in(self.path / "attacks")
 
     def audits(self) -> list[Folder]:
         """The audits stored in this run, finished or not, by name."""
-        root = self.path / "audits"
-        if not root.is_dir():
-            return []
-        return [Folder.open(path) for path in sorted(root.iterdir()) if (path / CONFIG).exists()]
+        return _opened_in(self.path / "audits")
 
     def clear(self) -> None:
         """Remove all that the folder holds, but for the lock that a process may hold."""
-        (self.path / CHECKSUMS).unlink(
-            missing_ok=True
-        )  # first: of the rest nothing counts as finished any more
+        # The list first: of the rest nothing counts as finished any more.
+        (self.path / CHECKSUMS).unlink(missing_ok=True)
         for path in self.path.iterdir():
             if path.name == LOCK:
                 continue
@@ -244,26 +247,15 @@ class Folder(SealedFolder):
 
 
 def sealed_writing(path: Path) -> AbstractContextManager[Path]:
-    """Write one file atomically, and seal it in the run, attack or audit that it lies in, or else in its own folder."""
-    own = next((folder for folder in path.parents[:2] if (folder / CONFIG).exists()), path.parent)
+    """Write one file atomically, and seal it in the run, attack or audit that it lies in, or else in its own folder.
+
+    No process holds a folder of the latter kind: what killed ones left half-written in it is removed here.
+    """
+    own = next((folder for folder in path.parents[:2] if (folder / CONFIG).exists()), None)
+    if own is None:
+        own = path.parent
+        clear_abandoned(own)
     return SealedFolder(own).writing(path.relative_to(own).as_posix())
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def _without_none(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without what TOML cannot hold."""
-    return {
-        key: _without_none(value) if isinstance(value, Mapping) else value
-        for key, value in config.items()
-        if value is not None
-    }
 
 
 def list_runs(results: Path) -> list[Folder]:
@@ -276,7 +268,13 @@ def list_runs(results: Path) -> list[Folder]:
         raise StoreError(f"results folder '{results}' does not exist: make a run with `hashrobust finetune`")
     if (results / CONFIG).exists():
         return [Folder.open(results)]
-    return [Folder.open(path) for path in sorted(results.iterdir()) if (path / CONFIG).exists()]
+    return _opened_in(results)
+
+
+def _opened_in(root: Path) -> list[Folder]:
+    """The folders with a configuration right below `root`, by name; none if it does not exist."""
+    present = sorted(root.iterdir()) if root.is_dir() else []
+    return [Folder.open(path) for path in present if (path / CONFIG).exists()]
 
 
 def find_run(name: str, results: Path) -> Folder:

@@ -69,7 +69,7 @@ def _headline(audit: Folder, found: dict[str, Any]) -> Table:
         ]
     if f"control_worst_{mean}" in numbers:
         rows += [
-            ("control: clean mAP", labels.percent(numbers[f"control_clean_{mean}"])),
+            (f"control: clean {words}", labels.percent(numbers[f"control_clean_{mean}"])),
             ("control: audited attack, exact gradient", labels.percent(numbers[f"control_exact_{mean}"])),
             ("control: worst case", labels.percent(numbers[f"control_worst_{mean}"])),
             (

@@ -38,11 +38,12 @@ LEADING = (
     *("clean_map", "map", "map_low", "map_high", "exact_map", "masking_gap", "masking_gap_low"),
     *("masking_gap_high", "theory_map", "chance_map", "t_map", "exact_t_map"),
 )
+"""The columns that every results frame begins with."""
 CLASSIFICATION = (
     *("clean_accuracy", "accuracy", "accuracy_low", "accuracy_high", "exact_accuracy", "theory_accuracy"),
     "chance_accuracy",
 )
-"""The columns that every results frame begins with."""
+"""Those that follow where there are classifiers."""
 
 EXACT_TWINS = ("map", "t_map", "map_at_k", "map_8bit", "accuracy", "accuracy_8bit")
 """Metrics whose exact-gradient value stands beside them, as `exact_<metric>`."""

@@ -72,6 +72,12 @@ BAD_WORDS = {
     f"attack {RUN} --steps 2 --step-size 1/255": "step",
     f"attack {RUN} --restarts 0": "restarts",
     f"attack {RUN} --queries 0": "queries is 0",
+    f"attack {RUN} --queries 5 --query-seed -1": "query_seed is -1",
+    f"audit {RUN} --queries 5 --query-seed -1": "query_seed is -1",
+    f"attack {RUN} --gradient ,": "--gradient names nothing",
+    f"attack {RUN} --attack ,": "--attack names nothing",
+    f"attack {RUN} --epsilon ,": "--epsilon names nothing",
+    f"audit {RUN} --also ,": "--also names nothing",
     f"attack {RUN} --queries 201": "201 queries.*has 200",
     f"attack {RUN} --batch-size 0": "batch_size is 0",
     f"attack {RUN} --param steps": "not of the form name=value",
@@ -85,9 +91,13 @@ BAD_WORDS = {
     f"evaluate {RUN} -k 5": "-k",
     "evaluate --codes a.npy b.npy": "--codes needs --labels",
     "data digits --download": "cannot be downloaded",
+    "data flickr25k --task classification": "'flickr25k' has no classification protocol",
     "report {results} --filter rul=frsf": "did you mean 'rule'",
     "report {results} --group-by ruel": "did you mean 'rule'",
     "report {results} --metric mapp": "did you mean 'map'",
+    "report {results} --group-by ,": "--group-by names nothing",
+    "report {results} --format ,": "--format names nothing",
+    "report {results} --html page.html --format csv": "--format .* --output",
     "report {results} --format doc": "unknown report format 'doc'",
     "report {results}/nowhere": "does not exist",
     "verify {results}/nowhere": "does not exist",
@@ -95,7 +105,11 @@ BAD_WORDS = {
     "attack": "name either a run, or a model by --model",
     "attak": "(?i)no such command 'attak'",
     f"attack {RUN} --epsilom 8/255": "(?i)no such option.*--epsilom",
-    f"attack {RUN} --plugin nothing.py": "plugin 'nothing.py' is not a Python file",
+    # a run may have been made with a plugin's backbone or data set
+    **{
+        f"{command} {RUN} --plugin nothing.py": "plugin 'nothing.py' is not a Python file"
+        for command in ("attack", "audit", "evaluate", "export", "index", "search")
+    },
 }
 WITHOUT_RESULTS = ("data", "report", "verify", "attak")
 

@@ -49,6 +49,11 @@ def test_the_whole_way(cli, place):
     assert len(pictures) == 2
 
 
+def test_data_without_official_sets_say_so(cli):
+    shown = cli("data", "digits", *CLASSIFY, "--json")
+    assert "a tenth of each class is drawn to test" in json.loads(shown.out)["protocol"]
+
+
 def test_json_has_accuracies(cli, place):
     outcome = cli(
         "attack", RUN, "--attack", "noise", "--queries", 8, "--no-picture", "--json", "--results", place

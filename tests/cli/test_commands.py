@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import json
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from hashrobust.cli import attack, finetune, pretrain
+from hashrobust.cli import _console, attack, finetune, pretrain
+from hashrobust.cli._console import ConsoleProgress
 from hashrobust.cli._options import parse_params, parse_seeds, split_list
 from hashrobust.experiments.config import AttackConfig, FinetuneConfig, PretrainConfig
 
@@ -85,7 +88,8 @@ def test_parameters_become_what_they_look_like(text, value):
 
 def test_seeds_and_lists():
     assert parse_seeds("0-2,5,1") == [0, 1, 2, 5]
-    assert split_list(["a,b", " b ,c", ""]) == ["a", "b", "c"]
+    assert split_list(["a,b", " b ,c", ""], "--attack") == ["a", "b", "c"]
+    assert split_list([], "--attack") == []
 
 
 @pytest.mark.parametrize(
@@ -95,6 +99,8 @@ def test_seeds_and_lists():
         "pretrain --epochs 1 --threads 1 --results {r}",
         f"evaluate {RUN} --results {{r}}",
         f"attack {RUN} --attack hag,noise --gradient exact,rule --steps 3 --queries 8 --no-picture --results {{r}}",
+        f"attack {RUN} --attack hag,noise --steps 3 --dry-run --results {{r}}",
+        f"audit {RUN} --budget quick --dry-run --results {{r}}",
         f"search {RUN} --query 3 --results {{r}}",
         "report {r} --format csv",
         "list attacks",
@@ -128,6 +134,15 @@ def test_quiet_says_nothing_on_stderr(cli, results, words):
     outcome = cli(*words.format(r=results).split(), "--quiet")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out
+
+
+def test_a_bar_shows_patterns_of_layers_as_they_are(monkeypatch):
+    """`rule:frsf:conv[12]` is no style of Rich's."""
+    said = io.StringIO()
+    monkeypatch.setattr(_console, "stderr", Console(file=said, force_terminal=True, width=120))
+    with ConsoleProgress().track("center (rule:frsf:conv[ab])", 2, "queries") as advance:
+        advance(1, "[/b]")
+    assert "conv[ab]" in said.getvalue() and "[/b]" in said.getvalue()
 
 
 def test_missing_scores_are_null(cli, results):
@@ -246,6 +261,17 @@ def test_dry_run_tells_the_cost_and_makes_nothing(cli, results, run_folder):
     assert [line.split(",")[0] for line in outcome.out.splitlines()] == ["hag", "noise"]
     assert "200 images x 7 steps" in outcome.out
     assert sorted(path.name for path in (run_folder / "attacks").iterdir()) == before
+
+
+def test_a_run_is_named_from_within_its_folder(cli, run_folder, monkeypatch):
+    monkeypatch.chdir(run_folder)
+    attacked = cli("attack", ".", "--attack", "noise", "--queries", 5)
+    assert attacked.code == 0 and f"next: hashrobust report {run_folder.parent}\n" in attacked.err
+    reported = cli("report", ".")
+    assert reported.code == 0, reported.err
+    assert [path.name for path in (run_folder / "report" / "training_curves").glob("*.png")] == [
+        f"{run_folder.name}.png"
+    ]
 
 
 def test_an_attack_without_gradient_runs_once(cli, results, run_folder):

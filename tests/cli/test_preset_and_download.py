@@ -53,6 +53,24 @@ def test_preset_gives_an_objective_only_what_it_takes(cli, asked, tmp_path):
     assert asked[0].objective_params == {} and asked[0].weight_decay == 5e-4
 
 
+def test_preset_of_a_classifier_is_that_of_a_study(cli, monkeypatch, tmp_path):
+    from hashrobust.experiments import classifier_runs
+    from hashrobust.experiments.store import Folder
+
+    asked = []
+
+    def note(config, results, **options):
+        asked.append(config)
+        return Folder.create(results / config.run_name, {"task": "classify", **config.to_dict()})
+
+    monkeypatch.setattr(classifier_runs, "classify_run", note)
+    words = ["finetune", "--task", "classification", "--results", tmp_path]
+    assert cli(*words).code == cli(*words, "--preset", "berriche2025").code == 0
+    plain, preset = asked
+    assert (plain.head_learning_rate_factor, plain.learning_rate) == (1.0, 1e-4)
+    assert (preset.head_learning_rate_factor, preset.learning_rate) == (10.0, 1e-5)
+
+
 def test_several_seeds_are_several_runs(cli, asked, tmp_path):
     outcome = cli("finetune", "--seeds", "0-2", "--results", tmp_path)
     assert [config.seed for config in asked] == [0, 1, 2]

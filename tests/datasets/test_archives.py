@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -14,7 +15,7 @@ import pytest
 
 from hashrobust.datasets import _archives
 from hashrobust.datasets._archives import unpack
-from hashrobust.errors import DataError
+from hashrobust.errors import BusyError, DataError
 
 ROOM = 10_000
 
@@ -52,6 +53,21 @@ def folder(tmp_path: Path) -> Path:
 
 def everything(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_what_a_killed_unpacking_left_is_removed(tmp_path: Path, folder: Path) -> None:
+    """It may be as large as the set itself."""
+    archive = packed(tmp_path / "a.zip", ("a.txt", b"whole"))
+    with _archives._staging(folder, archive.name) as place:
+        (place / "set").mkdir()
+        (place / "set" / "a.txt").write_bytes(b"half")
+        with pytest.raises(BusyError, match=r"'a\.zip' is being unpacked by another process"):
+            unpack(archive, folder, most_bytes=ROOM)
+        left = shutil.copytree(place, tmp_path / "left")
+    shutil.move(left, place)  # as if its process had been killed
+    unpack(archive, folder, most_bytes=ROOM)
+    assert everything(folder) == {"a.txt": b"whole"}
+    assert [path.name for path in folder.iterdir()] == ["a.txt"]
 
 
 def test_files_and_folders_are_unpacked(tmp_path: Path, folder: Path) -> None:

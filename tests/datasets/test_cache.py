@@ -57,6 +57,18 @@ def test_sound_files_are_read_once(paths: list[Path], read: list[Path]) -> None:
     assert inspect_files(paths[::-1]) == first[::-1] and len(read) == 2 * COUNT  # another list of files
 
 
+def test_what_a_killed_process_left_is_removed_when_the_file_is_next_written(
+    own_cache: Path, paths: list[Path]
+) -> None:
+    """Decoded images take up to 1 GiB."""
+    images_of(paths).load(np.arange(COUNT))
+    files = sorted(path for path in own_cache.rglob("*") if path.is_file())
+    for file in files:
+        file.rename(file.with_name(f".tmp-0123abcd.{file.name}"))
+    images_of(paths).load(np.arange(COUNT))
+    assert sorted(path for path in own_cache.rglob("*") if path.is_file()) == files
+
+
 def test_changed_and_broken_files_are_read_again(
     paths: list[Path], read: list[Path], save_image: Any
 ) -> None:

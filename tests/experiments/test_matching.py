@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hashrobust.experiments.files import locked
 from hashrobust.experiments.matching import at_epoch, match_epochs
 from hashrobust.experiments.retrieval_runs import encode_run
 from hashrobust.experiments.store import Folder
@@ -36,6 +38,18 @@ def test_an_epoch_of_a_run_is_a_run_with_the_model_of_then(two: tuple[Folder, Fo
     score = leave_one_out_average_precision(codes.codes, codes.labels).mean()
     assert score == pytest.approx(history(longer)[1], abs=1e-9)
     assert at_epoch(longer, 1).path == early.path
+
+
+def test_an_epoch_that_another_process_is_taking_is_waited_for(two: tuple[Folder, Folder]) -> None:
+    """Two audits that share a control take it at the same epoch."""
+    longer, _ = two
+    found: list[Folder] = []
+    other = threading.Thread(target=lambda: found.append(at_epoch(longer, 2)))
+    with locked(longer.path.with_name(f"{longer.name}@epoch-002")):
+        other.start()
+        other.join(0.3)
+    other.join(20)
+    assert [folder.has("model.safetensors") for folder in found] == [True]
 
 
 def test_the_better_run_is_taken_at_the_nearest_epoch(two: tuple[Folder, Folder]) -> None:

@@ -3,19 +3,34 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
+import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from hashrobust.errors import InputError, StoreError
+from hashrobust.errors import InputError, StoreError, UnwritableError
 from hashrobust.experiments.checksums import read_times
 from hashrobust.experiments.external import read_array
-from hashrobust.experiments.files import locked, writing
-from hashrobust.experiments.store import Folder, config_hash, find_run, list_runs, read_arrays
+from hashrobust.experiments.files import locked, staging, writing
+from hashrobust.experiments.store import (
+    Folder,
+    config_hash,
+    find_run,
+    list_runs,
+    read_arrays,
+    sealed_writing,
+)
+from hashrobust.models import save_tensors
 
 CONFIG = {"task": "finetune", "bits": 12, "patience": None}
 
@@ -155,6 +170,28 @@ def test_places_that_cannot_be_written_say_so(
     assert names(folder.path) == before
 
 
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """What the system says of larger ones, whatever library writes them, it says of a full disk too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_tensors_that_find_no_room_are_told_by_the_name_that_the_user_knows(folder: Folder) -> None:
+    with (
+        pytest.raises(UnwritableError) as raised,
+        files_of_at_most(1000),
+        folder.writing("model.safetensors") as temporary,
+    ):
+        save_tensors({"weight": torch.zeros(1000)}, temporary, {})
+    assert str(raised.value).startswith(f"'{folder.path / 'model.safetensors'}' cannot be written")
+    assert ".tmp" not in str(raised.value)
+
+
 def test_a_folder_where_a_file_stands_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("no folder")
     with pytest.raises((StoreError, OSError)), Folder.held(tmp_path / "results" / "run", CONFIG):
@@ -196,6 +233,85 @@ def test_what_a_killed_process_left_is_removed_when_the_folder_is_next_held(fold
     folder.write_json("a.json", 1)
     with folder.lock():
         assert names(folder.path) == {"config.toml", "checksums.json", ".lock", "a.json"}
+
+
+def _write_until_told(path: Path, pipe: Connection) -> None:
+    with sealed_writing(path) as temporary:
+        temporary.write_text("half")
+        pipe.send("begun")
+        pipe.poll(20)
+
+
+def _stage_until_told(path: Path, pipe: Connection) -> None:
+    with staging(path) as place:
+        (place / "model.safetensors").write_text("half")
+        pipe.send("begun")
+        pipe.poll(20)
+
+
+@pytest.fixture
+def at_work() -> Iterator[Callable[..., tuple[BaseProcess, Connection]]]:
+    """Starts processes that are in the middle of something, and go on when they are told."""
+    context = multiprocessing.get_context("fork")
+    started = []
+
+    def start(action: Callable[..., None], path: Path) -> tuple[BaseProcess, Connection]:
+        pipe, theirs = context.Pipe()
+        process = context.Process(target=action, args=(path, theirs))
+        process.start()
+        theirs.close()
+        started.append(process)
+        assert pipe.poll(20) and pipe.recv() == "begun"
+        return process, pipe
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join(20)
+
+
+def kill(process: BaseProcess) -> None:
+    process.kill()
+    process.join(20)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_what_a_killed_report_left_is_removed_by_the_next_one(
+    at_work: Callable[..., tuple[BaseProcess, Connection]], tmp_path: Path
+) -> None:
+    """No process holds the folder of a report as it holds a run; what others are about to write there stays."""
+    report = tmp_path / "report"
+    killed, _ = at_work(_write_until_told, report / "results.csv")
+    kill(killed)
+    assert any(name.startswith(".tmp-") for name in names(report))
+    other, pipe = at_work(_write_until_told, report / "page.html")
+    (report / ".tmp-notes.txt").write_text("the user's own")
+    with sealed_writing(report / "summary.md") as temporary:
+        temporary.write_text("whole")
+    pipe.send("go on")
+    other.join(20)
+    assert other.exitcode == 0
+    assert names(report) == {"checksums.json", "page.html", "summary.md", ".tmp-notes.txt"}
+    assert (report / "page.html").read_text() == "half"
+
+
+def test_a_folder_appears_whole_and_what_a_killed_process_left_goes(
+    at_work: Callable[..., tuple[BaseProcess, Connection]], tmp_path: Path
+) -> None:
+    killed, _ = at_work(_stage_until_told, tmp_path / "export")
+    kill(killed)
+    (left,) = tmp_path.iterdir()
+    at_work(_stage_until_told, tmp_path / "other")
+    assert not left.exists()
+    with pytest.raises(UnwritableError) as raised, staging(tmp_path / "export") as place:
+        (left,) = (path for path in tmp_path.iterdir() if path != place.parent)
+        assert (left / "other" / "model.safetensors").is_file()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place / "model.onnx")
+    assert str(raised.value).startswith(f"'{tmp_path / 'export'}' cannot be written")
+    with staging(tmp_path / "export") as place:
+        (place / "model.safetensors").write_text("whole")
+        place.rename(tmp_path / "export")
+    assert {path.name for path in tmp_path.iterdir()} == {"export", left.name}
 
 
 def test_overwriting_empties_the_folder_but_keeps_holding_it(folder: Folder) -> None:

@@ -130,11 +130,7 @@ class Audit:
                 )
             self.progress.say(self.cost())
             started = time.perf_counter()
-            done, errors = self._run_cells(
-                overwrite,
-                random=determinism["differing_bits"] > 0,
-                random_twin=of_twin is not None and of_twin["differing_bits"] > 0,
-            )
+            done, errors = self._run_cells(overwrite, random=determinism["differing_bits"] > 0)
             with self._held():
                 folder.add_timing(audit_seconds=time.perf_counter() - started)
                 self._read(folder, done, errors, determinism, of_twin)
@@ -161,9 +157,8 @@ class Audit:
             f"{left} still to run, about {seconds / 60:.0f} min"
         )
 
-    def _run_cells(
-        self, overwrite: bool, *, random: bool, random_twin: bool
-    ) -> tuple[dict[str, Folder], dict[str, str]]:
+    def _run_cells(self, overwrite: bool, *, random: bool) -> tuple[dict[str, Folder], dict[str, str]]:
+        """Run what is missing, but nothing on a model that answers at `random`; folders and errors by part."""
         done: dict[str, Folder] = {}
         errors: dict[str, str] = {}
         with self.progress.track("audit", len(self.cells), "attacks") as advance:

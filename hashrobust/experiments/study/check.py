@@ -19,7 +19,8 @@ from hashrobust.experiments.attack_runs import check_gradient_name
 from hashrobust.experiments.audit.plan import AuditConfig
 from hashrobust.experiments.config import AttackConfig, PretrainConfig, preset_values
 from hashrobust.experiments.study.file import Keys
-from hashrobust.experiments.study.matrix import Choice, Matrix, Study, setting_types
+from hashrobust.experiments.study.keys import Choice
+from hashrobust.experiments.study.matrix import Matrix, Study, setting_types
 from hashrobust.experiments.study.points import (
     audit_config,
     plain_settings,

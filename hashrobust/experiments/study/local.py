@@ -142,9 +142,8 @@ def _death(cell: Cell, code: int | None) -> Failure:
 
 def _serve(pipe: Connection, place: Place) -> None:
     """A worker's life: cells in, outcomes out."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all of a terminal's processes; the study tells them
+    # Ctrl-C reaches all of a terminal's processes; the study tells them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()

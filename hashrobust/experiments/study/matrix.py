@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from math import prod
 from typing import Any, ClassVar
 
 from hashrobust.errors import InputError
-from hashrobust.experiments.config import parse_epsilon
 from hashrobust.experiments.study.file import Keys, StudyFile
+from hashrobust.experiments.study.keys import KEYS, Choice
 from hashrobust.options import ALL_LAYERS
 from hashrobust.registry import did_you_mean
 
-TASKS = ("hashing", "classification")
-WEIGHTS = ("pretrained", "none", "imagenet")
-SCALES = ("xavier", "matched")
 MOST_ASKED = 10_000
 """More combinations than anybody would wait for; some short lists ask for more than a plan has room for."""
-ALL_STEPS = "all"
-"""Among the steps of an axis: the whole training."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A component with parameters of its own, as an attack or an objective stands on an axis.
-
-    An attack may have epsilons and gradients of its own, in place of those of the matrix.
-    """
-
-    name: str
-    preset: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
-    epsilons: tuple[float, ...] = ()
-    gradients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,19 +127,19 @@ class _Reader:
     def read(self, top: Mapping[str, Any], block: Mapping[str, Any]) -> Matrix:
         merged = _merge(top, block)
         for key in merged:
-            if key not in _KEYS:
-                raise self.error((key,), f"unknown key '{key}': {did_you_mean(key, sorted(_KEYS))}")
+            if key not in KEYS:
+                raise self.error((key,), f"unknown key '{key}': {did_you_mean(key, sorted(KEYS))}")
         for key in Matrix.required:
             if key not in merged:
-                raise self.error((key,), f"{key} are missing: give a list such as {_KEYS[key].example}")
-        values = {_KEYS[key].field or key: self.value(key, merged[key]) for key in merged}
+                raise self.error((key,), f"{key} are missing: give a list such as {KEYS[key].example}")
+        values = {KEYS[key].field or key: self.value(key, merged[key]) for key in merged}
         return Matrix(**values, within=self.within)
 
     def error(self, keys: Keys, sentence: str, *values: object) -> InputError:
         return self.file.error(keys, sentence, *values, within=self.within)
 
     def value(self, key: str, value: Any) -> Any:
-        kind = _KEYS[key]
+        kind = KEYS[key]
         if not kind.axis:
             return self._checked(key, value, (key,))
         if not isinstance(value, list):
@@ -170,7 +151,7 @@ class _Reader:
         return tuple(self._checked(key, item, (key, place)) for place, item in enumerate(value))
 
     def _checked(self, key: str, value: Any, keys: Keys) -> Any:
-        kind = _KEYS[key]
+        kind = KEYS[key]
         try:
             return kind.read(value)
         except InputError as error:
@@ -194,125 +175,6 @@ def _words_of(value: Any) -> list[Any]:
         items = [word for item in value.items() for word in item]
         return [word for word in items if isinstance(word, str | int | float)]
     return [value] if isinstance(value, str | int | float) else []
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise InputError(f"{value!r} is no name")
-    return value
-
-
-def _one_of(*known: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if _name(value) not in known:
-            raise InputError(f"unknown '{value}': {did_you_mean(value, list(known))}")
-        return str(value)
-
-    return read
-
-
-def _whole(least: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise InputError(f"{value!r} is no whole number of at least {least}")
-        return value
-
-    return read
-
-
-def _objective(value: Any) -> Choice:
-    if not isinstance(value, dict):
-        return Choice(_name(value))
-    if "objective" not in value:
-        raise InputError('the table lacks its objective: write { objective = "NAME", ... }')
-    return Choice(_name(value["objective"]), params={k: v for k, v in value.items() if k != "objective"})
-
-
-def _attack(value: Any) -> Choice:
-    if not isinstance(value, dict):
-        return Choice(_name(value))
-    if "attack" not in value:
-        raise InputError('the table lacks its attack: write { attack = "NAME", ... }')
-    params = {key: _number(item) for key, item in value.items()}
-    own = {key: params.pop(key) for key in ("epsilons", "gradients") if key in params}
-    for key, items in own.items():
-        if not isinstance(items, list) or not items:
-            raise InputError(f"{key} of an attack are a list that is not empty, such as {_KEYS[key].example}")
-    return Choice(
-        name=_name(params.pop("attack")),
-        preset=_name(params.pop("preset")) if "preset" in params else None,
-        params=params,
-        **{key: tuple(_KEYS[key].read(item) for item in items) for key, items in own.items()},
-    )
-
-
-def _number(value: Any) -> Any:
-    """`1/255` as a number; any other value as it is."""
-    if isinstance(value, str) and re.fullmatch(r"[\d.]+/[\d.]+", value):
-        return parse_epsilon(value)
-    return value
-
-
-def _epsilon(value: Any) -> float:
-    return parse_epsilon(value if isinstance(value, str) else f"{_real(value)}")
-
-
-def _real(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InputError(f"{value!r} is no number")
-    return value
-
-
-def _steps(value: Any) -> int | None:
-    return None if value == ALL_STEPS else _whole(0)(value)
-
-
-def _table(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{value!r} is no table")
-    return value
-
-
-def _tables(value: Any) -> Mapping[str, Mapping[str, Any]]:
-    for task, settings in _table(value).items():
-        _one_of(*TASKS)(task)
-        _table(settings)
-    return dict(value)
-
-
-@dataclass(frozen=True)
-class _Key:
-    """How one key of a matrix is read: each item of an axis, or the value of a setting."""
-
-    read: Callable[[Any], Any]
-    example: str
-    axis: bool = True
-    field: str = ""
-
-
-_KEYS: Mapping[str, _Key] = {
-    "tasks": _Key(_one_of(*TASKS), '["hashing"]'),
-    "datasets": _Key(_name, '["digits"]'),
-    "backbones": _Key(_name, '["lenet"]'),
-    "weights": _Key(_one_of(*WEIGHTS), '["pretrained"]'),
-    "objectives": _Key(_objective, '["dpsh"]'),
-    "bits": _Key(_whole(1), "[32]"),
-    "rules": _Key(_name, '["bp", "frsf"]'),
-    "scales": _Key(_one_of(*SCALES), '["xavier"]'),
-    "layers": _Key(_name, '["*", "backbone.*"]'),
-    "attacks": _Key(_attack, '["center", { attack = "hag", steps = 50 }]'),
-    "epsilons": _Key(_epsilon, '["8/255"]'),
-    "gradients": _Key(_name, '["exact", "rule"]'),
-    "seeds": _Key(_whole(0), "[0, 1, 2]"),
-    "steps": _Key(_steps, f'[0, 100, "{ALL_STEPS}"]', field="max_steps"),
-    "queries": _Key(_whole(1), "200", axis=False),
-    "threads": _Key(_whole(1), "1", axis=False),
-    "image_size": _Key(_whole(1), "224", axis=False),
-    "attack": _Key(_table, "{ batch_size = 100 }", axis=False),
-    "pretrain": _Key(_table, "{ epochs = 30 }", axis=False),
-    "finetune": _Key(_tables, "{ hashing = { epochs = 20 } }", axis=False),
-    "audits": _Key(_table, '{ budget = "standard" }', axis=False),
-}
 
 
 def setting_types(config: type) -> Iterator[tuple[str, tuple[type, ...]]]:

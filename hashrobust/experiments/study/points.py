@@ -16,7 +16,8 @@ from hashrobust.experiments.config import (
     parse_epsilon,
     preset_values,
 )
-from hashrobust.experiments.study.matrix import Choice, Matrix
+from hashrobust.experiments.study.keys import Choice
+from hashrobust.experiments.study.matrix import Matrix
 from hashrobust.experiments.study.tasks import TASKS, TrainedConfig
 from hashrobust.experiments.training_runs import objective_params_of_preset
 from hashrobust.options import ALL_LAYERS, BACKPROPAGATION, own_feedback, parse_stages

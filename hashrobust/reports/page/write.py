@@ -25,7 +25,8 @@ def write_page(results: Path, path: Path, *, filters: Sequence[str] = (), publis
 
     Raises:
         InputError: a place that is a folder or lies in none, or a filter that leaves nothing.
-        StoreError: nothing is finished in `results`, a file is damaged, or the place is not writable.
+        StoreError: nothing is finished in `results`, or a file is damaged.
+        UnwritableError: the place cannot be written.
     """
     check_place(path)
     page = _page(gather(results, filters, published=published))
@@ -35,9 +36,8 @@ def write_page(results: Path, path: Path, *, filters: Sequence[str] = (), publis
     except (OSError, StoreError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         reason = getattr(cause, "strerror", None) or cause
-        raise StoreError(
-            f"page '{path}' cannot be written ({reason}): name another file with --html"
-        ) from error
+        kind = type(error) if isinstance(error, StoreError) else StoreError
+        raise kind(f"page '{path}' cannot be written ({reason}): name another file with --html") from error
     return path
 
 

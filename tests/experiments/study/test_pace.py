@@ -23,32 +23,32 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return hand
 
 
-def test_attacks_are_not_taken_to_last_as_long_as_trainings(clock: SimpleNamespace) -> None:
+def left(
+    clock: SimpleNamespace, done: list[tuple[str, int, float]], after: float, missing: list[tuple[str, int]]
+) -> float:
+    """Seconds left for so many units of each stage, when others took so long and so much time has passed."""
     found = pace.Pace()
-    found.note(cell("train"), 1, 60.0)
-    found.note(cell("attack"), 20, 40.0)
-    clock.now += 100
-    left = found.seconds_left([(cell("train"), 2), (cell("attack"), 30)])
-    assert left == pytest.approx(2 * 60 + 30 * 2)
+    for stage, units, seconds in done:
+        found.note(cell(stage), units, seconds)
+    clock.now += after
+    return found.seconds_left([(cell(stage), units) for stage, units in missing])
+
+
+def test_attacks_are_not_taken_to_last_as_long_as_trainings(clock: SimpleNamespace) -> None:
+    done = [("train", 1, 60.0), ("attack", 20, 40.0)]
+    assert left(clock, done, 100, [("train", 2), ("attack", 30)]) == pytest.approx(2 * 60 + 30 * 2)
 
 
 def test_two_processes_end_in_half_the_time(clock: SimpleNamespace) -> None:
-    found = pace.Pace()
-    found.note(cell("train"), 1, 60.0)
-    found.note(cell("train"), 1, 60.0)
-    clock.now += 60
-    assert found.seconds_left([(cell("train"), 4)]) == pytest.approx(120)
+    done = [("train", 1, 60.0), ("train", 1, 60.0)]
+    assert left(clock, done, 60, [("train", 4)]) == pytest.approx(120)
 
 
 def test_a_kind_that_was_not_met_takes_the_mean_of_all(clock: SimpleNamespace) -> None:
-    found = pace.Pace()
-    found.note(cell("train"), 1, 30.0)
-    found.note(cell("attack"), 2, 6.0)
-    clock.now += 36
-    assert found.seconds_left([(cell("audit"), 1)]) == pytest.approx(12)
+    done = [("train", 1, 30.0), ("attack", 2, 6.0)]
+    assert left(clock, done, 36, [("audit", 1)]) == pytest.approx(12)
 
 
 def test_nothing_is_known_before_anything_is_done(clock: SimpleNamespace) -> None:
-    found = pace.Pace()
-    found.note(cell("attack"), 3, 0.0)  # skipped, since what it needs failed
-    assert found.seconds_left([(cell("train"), 1)]) == math.inf
+    skipped = [("attack", 3, 0.0)]  # since what it needs failed
+    assert left(clock, skipped, 0, [("train", 1)]) == math.inf

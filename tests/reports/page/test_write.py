@@ -111,8 +111,9 @@ def test_a_place_that_cannot_be_written_is_told(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "touch", full)
-    with pytest.raises(HashRobustError, match=r"page '.*page.html'.*name another file"):
+    with pytest.raises(HashRobustError, match=r"page '.*page.html'.*name another file") as raised:
         write_page(results, tmp_path / "page.html")
+    assert raised.value.exit_code == 1
 
 
 def test_no_torch_no_faiss(results: Path, tmp_path: Path) -> None:
