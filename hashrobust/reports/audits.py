@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,10 @@ def audits_frame(results: Path) -> pd.DataFrame:
 
 def audits_table(frame: pd.DataFrame) -> Table:
     """The audits of a frame side by side, in percent; numbers by a rule's gradient say so."""
+    records = frame.to_dict("records")
     rows = tuple(
         (
-            _label(row),
+            model,
             _budget(row),
             str(row["verdict"]),
             labels.percent(row.get(_named(row, "clean"))),
@@ -80,7 +82,7 @@ def audits_table(frame: pd.DataFrame) -> Table:
                 n.removeprefix(_CHECK) for n in frame.columns if n.startswith(_CHECK) and row[n] == "FAIL"
             ),
         )
-        for row in frame.to_dict("records")
+        for model, row in zip(_models(records), records, strict=True)
     )
     return Table(
         title=f"Audits: {_words(frame)} in percent, with 95% intervals over queries",
@@ -166,22 +168,28 @@ def _budget(row: Any) -> str:
 
 
 def _label(row: Any) -> str:
-    defence = row.get("defence", "none")
-    rule = (
-        row["rule"]
-        if not labels.is_missing(row.get("backbone")) and not str(row.get("run", "")).count("foreign")
-        else row["run"]
-    )
-    rule = labels.trained_by({**row, "rule": rule})
+    """How a model was trained; that of one made elsewhere is the name of its run."""
+    if labels.is_missing(row.get("backbone")):
+        return str(row["run"])
+    rule, defence = labels.trained_by(row), row.get("defence", "none")
     return rule if defence in ("none", None) else f"{rule}+{defence}"
 
 
-def _names(rows: Sequence[Any]) -> list[str]:
-    """Labels of audits; equal ones are told apart by steps and starts."""
-    names = [_label(row) for row in rows]
+def _models(rows: Sequence[Any]) -> list[str]:
+    """Labels of audits; models that were trained and attacked alike are told apart by their runs."""
+    alike = Counter((_label(row), _budget(row)) for row in rows)
     return [
-        f"{name}, {_budget(row)}" if names.count(name) > 1 else name
-        for name, row in zip(names, rows, strict=True)
+        f"{_label(row)} ({row['run']})" if alike[_label(row), _budget(row)] > 1 else _label(row)
+        for row in rows
+    ]
+
+
+def _names(rows: Sequence[Any]) -> list[str]:
+    """The same for figures, which have no column of steps and starts."""
+    models = _models(rows)
+    return [
+        f"{model}, {_budget(row)}" if models.count(model) > 1 else model
+        for model, row in zip(models, rows, strict=True)
     ]
 
 

@@ -1,0 +1,26 @@
+"""The audits of a results folder side by side."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from hashrobust.reports.audits import audits_table
+
+
+def test_models_trained_and_attacked_alike_are_told_apart_by_their_runs() -> None:
+    shared = {
+        "task": "hashing",
+        "backbone": "lenet",
+        "rule": "bp",
+        "verdict": "PASS",
+        "steps": 50,
+        "restarts": 2,
+    }
+    rows = [
+        {**shared, "run": "one"},
+        {**shared, "run": "two"},
+        {**shared, "run": "three", "restarts": 4},
+        {**shared, "run": "four", "rule": "frsf", "feedback_scale": "xavier"},
+    ]
+    names = [row[0] for row in audits_table(pd.DataFrame(rows)).rows]
+    assert names == ["bp (one)", "bp (two)", "bp", "frsf"]
