@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -112,16 +109,3 @@ def plugin(tmp_path: Path) -> Iterator[Path]:
     attacks._builders.pop("stumbling")
     for name in ("failing", "deadly"):
         objectives._builders.pop(name)
-
-
-@pytest.fixture
-def command() -> Callable[..., subprocess.Popen[str]]:
-    """Starts `hashrobust study` in a process of its own."""
-
-    def start(*arguments: object) -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "hashrobust", "study", *map(str, arguments)]
-        return subprocess.Popen(
-            words, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    return start
