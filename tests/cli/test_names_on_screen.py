@@ -1,8 +1,9 @@
-"""Names of files and classes on a terminal: they stay text, and do nothing to it."""
+"""Names of files and classes on a terminal and in pictures: they stay text, and do nothing to either."""
 
 from __future__ import annotations
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -58,10 +59,10 @@ def test_a_terminal_still_gets_colours():
     assert "\x1b[31mword" in text and "\x1b[2J" not in text and "\\x1b[2J" in text
 
 
-def test_commands_show_classes_and_files_of_any_name(cli, tmp_path):
+def test_commands_show_and_draw_classes_and_files_of_any_name(cli, tmp_path):
     place = tmp_path / "own"
     generator = np.random.default_rng(0)
-    for title in ("\x1b[31mred", "two\nlines"):
+    for title in ("\x1b[31mred", "two\nlines", "$x_$ a $\\frac{", os.fsdecode(b"\xff")):
         (place / title).mkdir(parents=True)
         for number in range(5):
             pixels = generator.integers(0, 255, (12, 12, 3), dtype=np.uint8)
@@ -76,8 +77,10 @@ def test_commands_show_classes_and_files_of_any_name(cli, tmp_path):
     for words in (
         ["data", f"folder:{place}"],
         ["index", "folder"],
-        ["search", "folder", "--query", 0, "-k", 2],
+        ["search", "folder", "--query", 0, "-k", 2, "--output", tmp_path / "found.png"],
+        ["attack", "folder", "--attack", "hag", "--steps", 1, "--threads", 1],
     ):
         outcome = cli(*words, *(where if words[0] != "data" else []))
         assert outcome.code == 0, outcome.err
         assert harmless(outcome.out + outcome.err), outcome
+    assert (tmp_path / "found.png").stat().st_size > 0 and list(results.glob("*/attacks/*/examples/*.png"))
