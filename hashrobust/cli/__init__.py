@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from typing import Any
 
 import typer
@@ -73,6 +74,14 @@ def main() -> None:
         code = INTERRUPTED
     except HashRobustError as error:
         code = _failed(str(error), error.exit_code)
+    except SystemExit as error:
+        # Nothing of ours leaves so: without this, a plugin's `sys.exit()` would pass for success.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        sentence = (
+            f"{place.filename}, line {place.lineno}, ended Python before the command was done: "
+            "let it raise an error, or return"
+        )
+        code = _failed(sentence, 1)
     except BrokenPipeError:
         # Whoever read the output has left; Python must not stumble over the pipe once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

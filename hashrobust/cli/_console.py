@@ -23,14 +23,33 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from hashrobust.progress import Advance, Left
 
 _WIDTH_OF_FILES = 160
 """Columns of what is not written to a terminal, so that tables in logs keep their words."""
 
-stdout = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_FILES)
-stderr = Console(stderr=True)
+
+class _Console(Console):
+    """Names of files and classes may hold anything: what cannot be printed is shown by its code, as Python shows it, so
+    that it does nothing to the terminal. No word between colons becomes a picture.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str("".join(map(_printable, text)), **options)
+
+
+def _printable(letter: str) -> str:
+    shown = letter.isprintable() or letter in "\n\t\xa0"
+    return letter if shown else letter.encode("unicode_escape").decode()
+
+
+stdout = _Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_FILES)
+stderr = _Console(stderr=True)
 
 _SECONDS_BETWEEN_LINES = 15.0
 

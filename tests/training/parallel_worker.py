@@ -1,6 +1,5 @@
-"""Trainings that are done by one process and by two: run by torchrun, or called by the tests.
-
-    python -m torch.distributed.run --nproc-per-node 2 parallel_worker.py FOLDER
+"""Trainings that are done by one process and by two: called by the tests, or run in processes that are told what they
+are, as `torchrun --nproc-per-node 2 parallel_worker.py FOLDER` does.
 
 Each process keeps what it has at the end of each training as FOLDER/<name>-<rank>.safetensors.
 """

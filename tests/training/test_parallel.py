@@ -1,11 +1,10 @@
-"""One training by two processes, started by torchrun, against the same by one."""
+"""One training by two processes, told what they are as torchrun does, against the same by one."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ def test_shares_are_augmented_as_the_whole_batch_is(mode: str, count: int, size:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(zygote: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what two processes made of all cases; one of them goes on from what a single one began."""
     folder = tmp_path_factory.mktemp("two")
 
@@ -82,13 +81,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     begun = Folder.create(folder / "begun", {"task": "finetune"})
     with pytest.raises(KeyboardInterrupt):
         worker.train(rule="brsf", objective="hyp2", epochs=3, checkpoints=Stopped(begun))
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(WORKER), str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    processes = [zygote.start(folder, script=str(WORKER), environment=told | rank) for rank in ranks]
+    assert [process.wait() for process in processes] == [0, 0], [process.said for process in processes]
     return folder
 
 

@@ -71,7 +71,7 @@ def run_cell(cell: Cell, runs: Sequence[str], place: Place) -> Outcome:
             outcome = _attack(cell, Folder.open(place.results / runs[0]), place)
         else:
             outcome = Outcome(patiently(lambda: _make(cell, runs, place)).name, made=1)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the latter of a plugin
         outcome = Outcome(failures=(Failure(cell.label, reason(error)),))
     return replace(outcome, seconds=time.perf_counter() - started)
 
@@ -103,7 +103,7 @@ def _attack(cell: AttackCell, run: Folder, place: Place) -> Outcome:
     for config in missing:
         try:
             attack_run(run, config, where=where, wait=True)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the latter of a plugin
             what = f"{config.attack} ({config.gradient}, {255 * config.epsilon:g}/255) on {run.name}"
             failures.append(Failure(what, reason(error)))
     found = len(cell.attacks) - len(missing)

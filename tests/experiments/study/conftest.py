@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from hashrobust.attacks import attacks
-from hashrobust.experiments.study import plan_study, run_study
+from hashrobust.experiments.study import local, plan_study, run_study
 from hashrobust.objectives import objectives
 from hashrobust.registry import load_plugin
 
@@ -42,7 +40,7 @@ learning_rate = 2e-3
 """
 
 BROKEN = '''
-import os, signal
+import os, signal, sys
 from dataclasses import dataclass
 from hashrobust.attacks import Attack, attacks
 from hashrobust.objectives import Objective, objectives
@@ -59,6 +57,12 @@ class Failing(Objective):
     """Fails at the first step."""
     def loss(self, z, labels, step):
         raise RuntimeError("no loss today")
+
+@objectives.register("leaving")
+class Leaving(Objective):
+    """Ends Python as if all were done."""
+    def loss(self, z, labels, step):
+        sys.exit(0)
 
 @objectives.register("deadly")
 class Deadly(Objective):
@@ -110,18 +114,18 @@ def plugin(tmp_path: Path) -> Iterator[Path]:
     load_plugin(path)
     yield path
     attacks._builders.pop("stumbling")
-    for name in ("failing", "deadly"):
+    for name in ("failing", "leaving", "deadly"):
         objectives._builders.pop(name)
 
 
 @pytest.fixture
-def command() -> Callable[..., subprocess.Popen[str]]:
-    """Starts `hashrobust study` in a process of its own."""
-
-    def start(*arguments: object) -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "hashrobust", "study", *map(str, arguments)]
-        return subprocess.Popen(
-            words, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    return start
+def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of `jobs` are forked from one that has imported what they need; alone, each takes seconds to."""
+    context = multiprocessing.get_context("forkserver")
+    modules = (
+        "hashrobust.experiments.study.local",
+        "hashrobust.datasets.digits",
+        "hashrobust.datasets.flickr25k",
+    )
+    context.set_forkserver_preload([*modules, "hashrobust.backbones.lenet", "hashrobust.attacks.center"])
+    monkeypatch.setattr(local.multiprocessing, "get_context", lambda _: context)

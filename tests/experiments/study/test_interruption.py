@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hashrobust.experiments.store import list_runs
 
-Command = Callable[..., subprocess.Popen[str]]
 Contents = Callable[[Path], dict[str, bytes]]
 
 PRETRAINING = "*pretrained*/checkpoints/epoch-001.safetensors"
@@ -20,11 +19,11 @@ TRAINING = "*frsf*/checkpoints/epoch-002.safetensors"
 ATTACK = "*frsf*/attacks/center-*/parts/*.npz"
 
 
-def wait_for(process: subprocess.Popen[str], results: Path, pattern: str) -> None:
+def wait_for(process: Any, results: Path, pattern: str) -> None:
     """Until a finished file fits the pattern."""
     limit = time.monotonic() + 200
     while not any(not path.name.startswith(".") for path in results.glob(pattern)):
-        assert process.poll() is None, process.communicate()[1]
+        assert process.wait(0) is None, process.said
         assert time.monotonic() < limit
         time.sleep(0.002)
 
@@ -33,22 +32,22 @@ def wait_for(process: subprocess.Popen[str], results: Path, pattern: str) -> Non
 def test_killed_again_and_again_nothing_is_lost_torn_or_made_twice(
     study: Callable[..., Path],
     tmp_path: Path,
-    command: Command,
+    zygote: Any,
     undisturbed: Path,
     contents: Contents,
     jobs: int,
     moments: list[str],
 ) -> None:
     results = tmp_path / "results"
-    arguments = (study(), "--results", results, "--jobs", jobs, "--quiet")
+    words = ("study", study(), "--results", results, "--jobs", jobs, "--quiet")
     stamps: dict[Path, int] = {}
     for pattern in moments:
-        process = command(*arguments)
+        process = zygote.start(*words)
         try:
             wait_for(process, results, pattern)
         finally:
-            process.kill()
-            process.communicate()
+            process.send_signal(signal.SIGKILL)
+        assert process.wait() in (0, -signal.SIGKILL)
         time.sleep(0.5)  # what is left of its processes ends by itself
         for path, stamp in stamps.items():
             assert path.stat().st_mtime_ns == stamp, path
@@ -56,9 +55,7 @@ def test_killed_again_and_again_nothing_is_lost_torn_or_made_twice(
         for run in list_runs(results):
             assert run.damaged() == []
             assert [name for attack in run.attacks() for name in attack.damaged()] == []
-    process = command(*arguments)
-    _, words = process.communicate(timeout=200)
-    assert process.returncode == 0, words
+    zygote.finish(*words)
     found, wanted = contents(results), contents(undisturbed)
     assert sorted(found) == sorted(wanted)
     assert [name for name in wanted if found[name] != wanted[name]] == []
@@ -66,15 +63,14 @@ def test_killed_again_and_again_nothing_is_lost_torn_or_made_twice(
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_interrupted_it_says_so_and_can_go_on(
-    study: Callable[..., Path], tmp_path: Path, command: Command, jobs: int
+    study: Callable[..., Path], tmp_path: Path, zygote: Any, jobs: int
 ) -> None:
     results = tmp_path / "results"
-    process = command(
-        study(("epochs = 3", "epochs = 5000\npatience = 0")), "--results", results, "--jobs", jobs
-    )
+    long = study(("epochs = 3", "epochs = 5000\npatience = 0"))
+    process = zygote.start("study", long, "--results", results, "--jobs", jobs)
     wait_for(process, results, "*csq*/checkpoints/epoch-002.safetensors")
     process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command again goes on from there" in words and "Traceback" not in words
+    assert process.wait(60) == 130
+    said = process.said
+    assert "the same command again goes on from there" in said and "Traceback" not in said
     assert all(run.damaged() == [] for run in list_runs(results))

@@ -62,6 +62,7 @@ def test_processes_make_the_same_files(
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_a_process_that_is_killed_is_replaced(
     study: Callable[..., Path], tmp_path: Path, undisturbed: Path, contents: Contents
 ) -> None:
@@ -104,6 +105,18 @@ def test_what_fails_is_listed_and_the_rest_is_done(
     assert again.counts["attack"] == Count(found=5, failed=3, skipped=8)
 
 
+def test_a_cell_that_ends_python_fails_alone(
+    study: Callable[..., Path], tmp_path: Path, plugin: Path
+) -> None:
+    path = study((OBJECTIVES, 'objectives = ["leaving", "csq"]'), ('["bp", "frsf"]', '["bp"]'))
+    result = run_study(plan_study(path, tmp_path / "results"))
+    assert result.counts["train"] == Count(made=1, failed=1)
+    assert result.counts["attack"] == Count(made=2, skipped=2)
+    (end, _) = result.failures
+    assert end.what == "digits-lenet-leaving-12-bp-s0" and "SystemExit: 0 at broken.py:" in end.why
+
+
+@pytest.mark.usefixtures("quick_processes")
 def test_a_cell_that_kills_its_process_fails_alone(
     study: Callable[..., Path], tmp_path: Path, plugin: Path
 ) -> None:

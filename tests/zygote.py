@@ -1,5 +1,5 @@
 """Commands of hashrobust, each in a process that is forked from one that has imported everything, so that hundreds can
-be killed in minutes. Jobs come as JSON lines, answers go back likewise.
+be killed in minutes: imports take seconds of the processor. Jobs come as JSON lines, answers go back likewise.
 
 python zygote.py    # started by conftest.py
 """
@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import resource
+import runpy
 import signal
 import sys
 import time
@@ -78,7 +79,11 @@ class Fault:
 
 
 def work(job: dict[str, Any]) -> None:
-    """In the forked process: the command, to its end."""
+    """In the forked process: the command, or the Python of `script` with these words, to its end.
+
+    `environment` holds variables that it has besides; `file_size` is the most bytes that a file of it may have, `fault`
+    the arguments of a `Fault`.
+    """
     said = os.open(job["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor, target in ((nothing, 0), (nothing, 1), (said, 2)):
@@ -87,9 +92,13 @@ def work(job: dict[str, Any]) -> None:
     if job.get("file_size"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"], job["file_size"]))
     fault = Fault(**job["fault"]) if job.get("fault") else None
-    sys.argv = ["hashrobust", *job["words"]]
+    os.environ.update(job.get("environment", {}))
+    sys.argv = [job.get("script", "hashrobust"), *job["words"]]
     try:
-        importlib.import_module("hashrobust.cli").main()
+        if "script" in job:
+            runpy.run_path(job["script"], run_name="__main__")
+        else:
+            importlib.import_module("hashrobust.cli").main()
     finally:
         if fault is not None and fault.report:
             counted = fault.count
