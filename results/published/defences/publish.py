@@ -29,30 +29,37 @@ COST = {"none": 1, "center-fast": 3, "center-at": 9}
 
 def spread(values: pd.Series) -> str:
     """Mean and standard deviation over seeds, in percent."""
-    return f"{100 * values.mean():.1f} ± {100 * values.std():.1f}"
+    mean = f"{100 * values.mean():.1f}"
+    return f"{mean} ± {100 * values.std():.1f}" if len(values) > 1 else mean
 
 
 def table(worst: pd.DataFrame) -> str:
-    """Markdown: clean mAP and worst case in percent, a row a training and rule, means over seeds."""
+    """Markdown: clean mAP and worst case in percent, a row a network, training and rule, means over seeds."""
     worst = worst.fillna({"defence_params.gradient": "exact"})
     epsilons = sorted(worst["epsilon"].unique())
     heads = [f"worst case at {255 * epsilon:.0f}/255" for epsilon in epsilons]
     lines = [
-        "| defence | attacker in training follows | epochs | cost, plain epochs | rule | clean | "
+        "| network | defence | attacker in training follows | epochs | cost, plain epochs | rule | clean | "
         + " | ".join(heads)
         + " |",
-        "| :-- | :-- | --: | --: | :-- | --: |" + " --: |" * len(heads),
+        "| :-- | :-- | :-- | --: | --: | :-- | --: |" + " --: |" * len(heads),
     ]
     order = {rule: number for number, rule in enumerate(("bp", "usf", "brsf", "frsf"))}
     groups = sorted(
-        worst.groupby([*TRAINING, "rule"]),
-        key=lambda group: (list(COST).index(group[0][1]), -group[0][0], group[0][2], order[group[0][3]]),
+        worst.groupby(["backbone", *TRAINING, "rule"]),
+        key=lambda group: (
+            group[0][0],
+            list(COST).index(group[0][2]),
+            -group[0][1],
+            group[0][3],
+            order[group[0][4]],
+        ),
     )
-    for (epochs, defence, gradient, rule), rows in groups:
+    for (backbone, epochs, defence, gradient, rule), rows in groups:
         cells = [spread(rows.loc[rows["epsilon"] == epsilon, "worst"]) for epsilon in epsilons]
         clean = spread(rows.drop_duplicates("run")["clean"])
         follows = "" if defence == "none" else f"{gradient} gradient"
-        words = [defence, follows, str(epochs), str(epochs * COST[defence]), rule, clean, *cells]
+        words = [backbone, defence, follows, str(epochs), str(epochs * COST[defence]), rule, clean, *cells]
         lines.append("| " + " | ".join(words) + " |")
     return "\n".join(lines) + "\n"
 
