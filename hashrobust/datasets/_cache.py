@@ -10,13 +10,13 @@ import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import PIL
-import torchvision
 from numpy.typing import NDArray
 
 from hashrobust.datasets._memory import DIGEST_BYTES
@@ -26,7 +26,7 @@ WORTH_IT = 500
 """Fewer files than this are read again quickly enough."""
 MOST_DECODED_BYTES = 2**30
 """Larger sets stay on the disk as they are: 7,100 images of 224 pixels fit in."""
-DECODER = f"1 pillow {PIL.__version__} torchvision {torchvision.__version__}"
+DECODER = f"1 pillow {PIL.__version__} torchvision {version('torchvision')}"
 """Another decoder may give other pixels, so its version is part of the key."""
 
 Pixels = NDArray[np.uint8]

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as transforms
 
 from hashrobust.datasets._base import IntArray
 from hashrobust.datasets._cache import DecodedImages, KnownFiles, Pixels
@@ -25,6 +23,15 @@ DEFAULT_IMAGE_SIZE = 224
 RESIZE_OVER_CROP = 256 / 224  # ImageNet's evaluation practice: Resize(256), CenterCrop(224)
 MAX_THREADS = 8
 NAMED = 5
+
+
+def _cut(image: Image.Image, size: int) -> Pixels:
+    """The middle square (size, size, 3) of the image, resized before as for ImageNet."""
+    # It takes two seconds to import, and only files of images need it.
+    from torchvision.transforms import InterpolationMode, functional
+
+    image = functional.resize(image, [round(size * RESIZE_OVER_CROP)], InterpolationMode.BILINEAR)
+    return np.array(functional.center_crop(image, [size, size]), dtype=np.uint8)
 
 
 def _threads() -> int:
@@ -157,8 +164,7 @@ class ImageFiles:
             image = decode(file.read_bytes())
         except Exception as error:
             raise DataError(f"image '{file}' can no longer be read ({error}): restore the file") from error
-        image = transforms.resize(image, [round(self._size * RESIZE_OVER_CROP)], InterpolationMode.BILINEAR)
-        return np.array(transforms.center_crop(image, [self._size, self._size]), dtype=np.uint8)
+        return _cut(image, self._size)
 
     def examine(self, progress: Progress) -> list[bytes | str]:
         """Read and decode every file anew: for each the hash of its pixels, or (a str) what is wrong with it."""
