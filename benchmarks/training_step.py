@@ -17,6 +17,7 @@ import io
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +82,8 @@ def variants(name: str, size: int, batch: int, rules: list[str]) -> dict[str, St
         model = copy.deepcopy(plain)
         convert(model, rule)
         steps[rule] = training_step(model, images, labels)
+        if rule == "brsf":
+            steps[f"{rule}, redraw alone"] = partial(redraw_feedback, model)
         other = biotorch_model(plain, rule)
         if other is not None:
             steps[f"{rule} (BioTorch)"] = training_step(other, images, labels)
