@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from hashrobust._memory import keep_freed_memory
 from hashrobust.models import Classifier
-from hashrobust.models.attackable import stay_channels_last
+from hashrobust.models.layout import stay_channels_last
 from hashrobust.rules import convert, redraw_feedback
 
 QUICK = ("lenet:32:64", "resnet20:32:128", "resnet18:64:32", "alexnet:224:8")

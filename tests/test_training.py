@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from dataclasses import replace
@@ -250,6 +251,7 @@ def test_the_global_random_state_is_left_alone(digits: RetrievalDataset) -> None
     [
         ("brsf", "lenet", {"augment": "crop-flip", "schedule": "cosine"}),
         ("frsf", "resnet20", {"optimizer": "sgd"}),
+        ("brsf", "resnet20", {}),
         ("bp", "lenet", {"objective": "hyp2"}),
     ],
 )
@@ -270,6 +272,46 @@ def test_resumed_training_ends_where_uninterrupted_does(
     assert found == wanted
     assert equal(weights(resumed), weights(whole))
     assert equal(feedback_state(resumed), feedback_state(whole))
+
+
+# ---- layout
+
+
+def test_a_backbone_may_train_channels_last_and_is_left_as_it_was(
+    digits: RetrievalDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    plain = loop_module.Loop._step
+
+    def looking(self: Any, *arguments: Any) -> float:
+        loss = plain(self, *arguments)
+        layer = self.model.backbone.stages[0][0].conv1
+        moments = self.optimizer.state[layer.weight]["exp_avg"]
+        assert layer.weight.is_contiguous() == moments.is_contiguous()
+        seen.append(layer.weight.is_contiguous(memory_format=torch.channels_last))
+        return loss
+
+    def trained(channels_last: bool) -> dict[str, Tensor]:
+        model = new_model("frsf", backbone="resnet20")
+        monkeypatch.setattr(type(model.backbone), "channels_last", channels_last)
+        finetune(model, digits, epochs=1, max_steps=3, optimizer="adam", **FAST)
+        assert all(tensor.is_contiguous() for tensor in model.state_dict().values())
+        return weights(model)
+
+    monkeypatch.setattr(loop_module.Loop, "_step", looking)
+    expected, found = trained(False), trained(True)
+    assert seen == [False] * 3 + [True] * 3
+    # Adam's first steps move each weight by about the rate, whichever way rounding points.
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, atol=3e-4), name
+    kept = Kept(stop=1)
+    for interrupted in (pytest.raises(KeyboardInterrupt), contextlib.nullcontext()):
+        with interrupted:
+            finetune(new_model(backbone="resnet20"), digits, epochs=2, checkpoints=kept, **FAST)
+        kept.states[-1].tensors = {
+            name: t.contiguous() for name, t in kept.states[-1].tensors.items()
+        }  # as files are
+    assert seen[6:] == [True] * 6
 
 
 # ---- seeds and rules

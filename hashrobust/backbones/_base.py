@@ -23,6 +23,8 @@ class Backbone(nn.Module, ABC):
 
     feature_dim: int
     minimum_image_size: ClassVar[int]
+    channels_last: ClassVar[bool] = False
+    """Whether a training step on the CPU was measured to take less time in that layout (docs/performance.md)."""
     imagenet_normalization: Normalization | None = None
     imagenet_extra: ClassVar[str | None] = None
     """The extra of this package that brings the ImageNet weights; None: they are downloaded on first use."""

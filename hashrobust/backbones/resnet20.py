@@ -22,6 +22,7 @@ class ResNet20(Backbone):
 
     feature_dim = WIDTHS[-1]
     minimum_image_size = 8
+    channels_last = True
 
     def __init__(self, channels: int, image_size: int) -> None:
         super().__init__(channels, image_size)

@@ -6,6 +6,7 @@ from hashrobust.models.attackable import attackable
 from hashrobust.models.files import load_model, load_tensors, load_weights, save_model, save_tensors
 from hashrobust.models.foreign import ForeignClassifier, ForeignModel, import_model, load_foreign_weights
 from hashrobust.models.image_model import ClassifyingModel, Hasher, ImageModel, frozen, sign
+from hashrobust.models.layout import training_layout
 from hashrobust.models.network import Classifier, HashModel, Network, Normalize
 from hashrobust.models.source import plain_source
 
@@ -30,4 +31,5 @@ __all__ = [
     "save_model",
     "save_tensors",
     "sign",
+    "training_layout",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from hashrobust.models.image_model import frozen
+from hashrobust.models.layout import stay_channels_last
 from hashrobust.models.network import Network
 from hashrobust.rules import ConvertedLayer, FeedbackLayer, Folding
 
@@ -119,32 +120,3 @@ def _same(copied: Network, network: Network) -> bool:
         expected, found = network(images), copied(images)
     tolerance = _ROUNDING * float(expected.abs().mean())
     return bool(((found - expected).abs() <= tolerance).all())
-
-
-def stay_channels_last(network: Network) -> None:
-    """On the CPU, lay out the weights of 2D convolutions channels last, in place: convolutions take less time so.
-
-    Values and parameters are the same. A network that cannot compute so, as one that takes a view of its maps, stays
-    as it is.
-    """
-    if network.device.type != "cpu":
-        return
-    _lay_out(network, torch.channels_last)
-    if not _answers(network):
-        _lay_out(network, torch.contiguous_format)
-
-
-def _lay_out(network: nn.Module, memory_format: torch.memory_format) -> None:
-    for tensor in (*network.parameters(), *network.buffers()):
-        if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=memory_format)
-
-
-def _answers(network: Network) -> bool:
-    """Whether the forward pass of two images works."""
-    try:
-        with frozen(network), torch.no_grad():
-            network(torch.zeros(2, *network.input_shape))
-    except RuntimeError:
-        return False
-    return True

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hashrobust.datasets import Split
 from hashrobust.errors import InputError, TrainingError
-from hashrobust.models import Network
+from hashrobust.models import Network, training_layout
 from hashrobust.objectives import Objective
 from hashrobust.options import TrainingOptions
 from hashrobust.progress import Progress
@@ -91,7 +91,8 @@ class Loop:
         best = self._best(state)
         while state.epoch < self._epochs and not self._out_of_patience(state):
             try:
-                loss = self._epoch(state.epoch + 1)
+                with training_layout(self.model):
+                    loss = self._epoch(state.epoch + 1)
             except TrainingError:
                 self.model.load_state_dict(best)
                 raise
@@ -246,7 +247,16 @@ class Loop:
             entries.setdefault(int(index), {})[name] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        with training_layout(self.model):
+            self._lay_out_optimizer()
         redraw_feedback(self.model, state.epoch * len(self.starts) - 1)  # that of the last step made
+
+    def _lay_out_optimizer(self) -> None:
+        """As a training that was not interrupted has it: what belongs to a parameter lies as the parameter does."""
+        for parameter, entries in self.optimizer.state.items():
+            for name, tensor in entries.items():
+                if tensor.shape == parameter.shape:
+                    entries[name] = torch.empty_like(parameter).copy_(tensor)
 
     def _best(self, state: TrainingState) -> dict[str, Tensor]:
         """The best epoch's weights so far; those at the start before there is one."""
