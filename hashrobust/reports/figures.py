@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from hashrobust.errors import InputError
 from hashrobust.reports import labels
-from hashrobust.reports.style import CHANCE, colour_of, grid, legend, save, styled
+from hashrobust.reports.style import CHANCE, colour_of, darker, grid, legend, save, styled
 from hashrobust.reports.summary import records, summarise, with_exact_twins
 
 Row = dict[str, Any]
@@ -111,8 +111,10 @@ def _stroke(row: Row) -> dict[str, Any]:
 
 
 def _colour(row: Row) -> str:
-    """That of the rule, or of the rule whose feedback the attacker borrowed."""
-    return colour_of(str(row["gradient"]).partition(":")[2] or str(row["rule"]))
+    """That of the rule, or of the rule whose feedback the attacker borrowed; darker with feedback of matched scale."""
+    borrowed = str(row["gradient"]).partition(":")[2]
+    colour = colour_of(borrowed or str(row["rule"]))
+    return darker(colour) if row.get("feedback_scale") == "matched" and not borrowed else colour
 
 
 def _line_name(row: Row, extra: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from hashrobust.errors import InputError
@@ -54,6 +55,12 @@ def colour_of(rule: str) -> str:
     if rule in RULE_COLOURS:
         return RULE_COLOURS[rule]
     return SPARE_COLOURS[sum(rule.encode()) % len(SPARE_COLOURS)]
+
+
+def darker(colour: str) -> str:
+    """The colour, less than half as bright."""
+    red, green, blue = to_rgb(colour)
+    return to_hex((0.45 * red, 0.45 * green, 0.45 * blue))
 
 
 def grid(count: int, *, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:

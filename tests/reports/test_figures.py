@@ -13,7 +13,7 @@ from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, sw
 from hashrobust.reports.filters import filter_frame
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.pictures import attack_examples, search_picture
-from hashrobust.reports.style import colour_of
+from hashrobust.reports.style import colour_of, darker
 from hashrobust.reports.summary import with_exact_twins
 from hashrobust.reports.training import training_curves
 from hashrobust.reports.write import write_report
@@ -40,6 +40,20 @@ def test_epsilon_figure_has_a_colour_for_each_rule_and_grows_with_panels(frame, 
     assert pixels(path).shape[1] > 1.5 * pixels(single).shape[1]
     assert all(shows(path, colour_of(rule)) for rule in ("bp", "usf", "frsf"))
     assert shows(single, colour_of("frsf")) and not shows(single, colour_of("usf"))
+
+
+def test_scales_of_feedback_have_shades_of_one_colour(make, tmp_path):
+    for scale in ("xavier", "matched"):
+        run = make["run"](tmp_path / scale, "frsf", 0, feedback_scale=scale)
+        for epsilon in (4, 8):
+            make["attack"](run, 0.5, attack="center", epsilon=epsilon / 255)
+    light, dark = (
+        map_against_epsilon(results_frame(tmp_path / scale), tmp_path / f"{scale}.png")[0]
+        for scale in ("xavier", "matched")
+    )
+    colour = colour_of("frsf")
+    assert shows(light, colour) and not shows(light, darker(colour))
+    assert shows(dark, darker(colour)) and not shows(dark, colour)
 
 
 def test_attacks_at_one_epsilon_are_left_to_the_tables_where_others_have_several(make, tmp_path):

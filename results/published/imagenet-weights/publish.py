@@ -43,13 +43,13 @@ def spread(values: pd.Series) -> str:
 
 def table(frame: pd.DataFrame) -> str:
     """Markdown, in percent: clean and attacked mAP by either gradient, a row a rule and scale; and beside the rule's
-    own gradient that of bp's weights through the same feedback, which never trained them.
+    own gradient that of bp's weights through the same feedback, which never trained them; at last under random signs.
     """
-    frame = frame[frame["attack"] == "center"]
+    noise, frame = (frame[frame["attack"] == name] for name in ("noise", "center"))
     lines = [
         "| epsilon | rule | feedback scale | seeds | clean | exact gradient | (rule gradient) | "
-        "bp's weights through the same feedback (rule) |",
-        "| :-- | :-- | :-- | --: | --: | --: | --: | --: |",
+        "bp's weights through the same feedback (rule) | random signs |",
+        "| :-- | :-- | :-- | --: | --: | --: | --: | --: | --: |",
     ]
     groups = frame[~frame["gradient"].str.startswith("rule:")].groupby(["epsilon", "rule", "feedback_scale"])
     for (epsilon, rule, scale), rows in sorted(
@@ -61,11 +61,13 @@ def table(frame: pd.DataFrame) -> str:
             & (frame["gradient"] == f"rule:{rule}")
             & (frame["feedback_scale"] == scale)
         ]
+        random = noise[noise["run"].isin(rows["run"]) & (noise["epsilon"] == epsilon)]
         told = [spread(by["rule"]["map"]), spread(control["map"])]
         cells = [
             *(f"{255 * epsilon:.0f}/255", rule, "" if rule == "bp" else scale, str(rows["seed"].nunique())),
             *(spread(by["exact"]["clean_map"]), spread(by["exact"]["map"])),
             *(f"(rule: {number})" if number else "" for number in told),
+            spread(random["map"]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
