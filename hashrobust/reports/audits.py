@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,12 +175,19 @@ def _label(row: Any) -> str:
 
 
 def _models(rows: Sequence[Any]) -> list[str]:
-    """Labels of audits; models that were trained and attacked alike are told apart by their runs."""
-    alike = Counter((_label(row), _budget(row)) for row in rows)
-    return [
-        f"{_label(row)} ({row['run']})" if alike[_label(row), _budget(row)] > 1 else _label(row)
-        for row in rows
-    ]
+    """Labels of audits; models that were trained and attacked alike are told apart by their runs, audits of one run by
+    their controls.
+    """
+    names = [_label(row) for row in rows]
+    for column in ("run", "control"):
+        values: dict[tuple[str, str], set[Any]] = {}
+        for name, row in zip(names, rows, strict=True):
+            values.setdefault((name, _budget(row)), set()).add(row.get(column))
+        names = [
+            f"{name} ({column} {row[column]})" if len(values[name, _budget(row)]) > 1 else name
+            for name, row in zip(names, rows, strict=True)
+        ]
+    return names
 
 
 def _names(rows: Sequence[Any]) -> list[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 from hashrobust.reports.audits import audits_table
 
 
-def test_models_trained_and_attacked_alike_are_told_apart_by_their_runs() -> None:
+def test_models_trained_and_attacked_alike_are_told_apart_by_their_runs_or_controls() -> None:
     shared = {
         "task": "hashing",
         "backbone": "lenet",
@@ -20,7 +20,8 @@ def test_models_trained_and_attacked_alike_are_told_apart_by_their_runs() -> Non
         {**shared, "run": "one"},
         {**shared, "run": "two"},
         {**shared, "run": "three", "restarts": 4},
-        {**shared, "run": "four", "rule": "frsf", "feedback_scale": "xavier"},
+        {**shared, "run": "four", "rule": "frsf", "feedback_scale": "xavier", "control": "one"},
+        {**shared, "run": "four", "rule": "frsf", "feedback_scale": "xavier", "control": "two"},
     ]
     names = [row[0] for row in audits_table(pd.DataFrame(rows)).rows]
-    assert names == ["bp (one)", "bp (two)", "bp", "frsf"]
+    assert names == ["bp (run one)", "bp (run two)", "bp", "frsf (control one)", "frsf (control two)"]
