@@ -15,7 +15,7 @@ from hashrobust.models.network import Network
 @contextmanager
 def training_layout(network: Network) -> Iterator[None]:
     """Channels last within the block, where the backbone trains faster so on the CPU; torch's own layout after it."""
-    if not network.backbone.channels_last:
+    if not getattr(network.backbone, "channels_last", False):  # a plugin's may be any module
         yield
         return
     stay_channels_last(network)
