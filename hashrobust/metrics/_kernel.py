@@ -95,7 +95,7 @@ def _counter(words: int, label_words: int) -> Callable[..., None]:
     `ends`. Otherwise what is counted is twice the distance, and one more where labels intersect.
     """
 
-    def count(
+    def count(  # pragma: no cover - runs as machine code
         query_codes: Words,
         query_labels: Words,
         begins: Counts,
@@ -166,7 +166,7 @@ def _ranker(words: int, label_words: int, classes: bool) -> Callable[..., None]:
     in database order meets every item at its final position: a counting sort of which nothing is stored.
     """
 
-    def rank(
+    def rank(  # pragma: no cover - runs as machine code
         query_codes: Words,
         query_labels: Words,
         position: Counts,
