@@ -27,9 +27,14 @@ from hashrobust._memory import keep_freed_memory
 from hashrobust.datasets import Split, load_dataset
 from hashrobust.models import HashModel
 
-BITS, BATCH, PHOTOGRAPHS, CLASSES = 32, 20, 400, 4
-MODELS = (("lenet", "digits", 32), ("resnet20", "digits", 32), ("alexnet", "", 224), ("resnet18", "", 224))
-"""Backbone, data set (none: the photographs), and image size."""
+BITS, PHOTOGRAPHS, CLASSES = 32, 400, 4
+MODELS = (
+    ("lenet", "digits", 32, 100),
+    ("resnet20", "digits", 32, 100),
+    ("alexnet", "", 224, 20),
+    ("resnet18", "", 224, 20),
+)
+"""Backbone, data set (none: the photographs), image size, and images a batch."""
 
 
 def make_photographs(folder: Path) -> None:
@@ -47,9 +52,11 @@ def read_split(dataset: str, size: int) -> Split:
     return load_dataset(dataset, image_size=size).database
 
 
-def measure(model: HashModel, fresh: Callable[[], Split], repetitions: int) -> dict[str, list[float]]:
+def measure(
+    model: HashModel, fresh: Callable[[], Split], batch: int, repetitions: int
+) -> dict[str, list[float]]:
     """Seconds of each way, by repetition; a first round that warms up is not counted."""
-    batches = [images for images, _ in fresh().batches(BATCH)]
+    batches = [images for images, _ in fresh().batches(batch)]
 
     def bare(_: Split) -> None:
         with torch.inference_mode():
@@ -58,9 +65,9 @@ def measure(model: HashModel, fresh: Callable[[], Split], repetitions: int) -> d
 
     ways: dict[str, Callable[[Split], object]] = {
         "bare": bare,
-        "encode": lambda split: pack(model.encode(split, BATCH)),
-        "decode": lambda split: [None for _ in split.batches(BATCH)],
-        "decode, then encode": lambda split: pack(model.encode(split.images, BATCH)),
+        "encode": lambda split: pack(model.encode(split, batch)),
+        "decode": lambda split: [None for _ in split.batches(batch)],
+        "decode, then encode": lambda split: pack(model.encode(split.images, batch)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(repetitions + 1):
@@ -90,12 +97,12 @@ def main() -> None:
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         make_photographs(Path(folder))
-        for name, dataset, size in MODELS:
+        for name, dataset, size, batch in MODELS:
             fresh = partial(read_split, dataset or f"folder:{folder}", size)
             channels = 1 if dataset else 3
             model = HashModel(name, BITS, channels=channels, image_size=size).eval()
             title = f"{name}, {dataset or 'photographs'} at {size} pixels, {len(fresh())} images"
-            report(title, measure(model, fresh, repetitions))
+            report(title, measure(model, fresh, batch, repetitions))
 
 
 if __name__ == "__main__":

@@ -54,8 +54,10 @@ class ImageModel(nn.Module, ABC):
                 f"images have shape {tuple(images.shape)} and type {images.dtype}: "
                 f"this model takes float images (N, {channels}, H, W) in [0, 1]"
             )
-        if not bool(((images >= 0) & (images <= 1)).all()):
-            raise InputError("images hold values outside [0, 1]: divide bytes by 255, do not normalise")
+        if images.numel() > 0:
+            low, high = torch.aminmax(images)  # of one pass, and not a number if any value is none
+            if not bool((low >= 0) & (high <= 1)):
+                raise InputError("images hold values outside [0, 1]: divide bytes by 255, do not normalise")
         return images
 
 
