@@ -11,7 +11,6 @@ and ratios are taken within it.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _table import print_ratios
 from PIL import Image
 
 from hashrobust._arrays import pack
@@ -80,15 +80,6 @@ def measure(
     return seconds
 
 
-def report(title: str, seconds: dict[str, list[float]]) -> None:
-    """Print medians and ratios to the bare pass (median, smallest, largest)."""
-    print(f"\n{title}\n{'way':<22}{'seconds':>9}{'ratio':>9}{'min':>9}{'max':>9}")
-    for name, times in seconds.items():
-        ratios = [own / base for own, base in zip(times, seconds["bare"], strict=True)]
-        row = (statistics.median(times), statistics.median(ratios), min(ratios), max(ratios))
-        print(f"{name:<22}" + "".join(f"{value:>9.3f}" for value in row), flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5)
@@ -102,7 +93,7 @@ def main() -> None:
             channels = 1 if dataset else 3
             model = HashModel(name, BITS, channels=channels, image_size=size).eval()
             title = f"{name}, {dataset or 'photographs'} at {size} pixels, {len(fresh())} images"
-            report(title, measure(model, fresh, batch, repetitions))
+            print_ratios(title, measure(model, fresh, batch, repetitions), "bare")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
+from _table import print_ratios
 from torch import Tensor, nn
 
 from hashrobust.models import HashModel
@@ -88,15 +89,6 @@ def measure(steps: dict[str, Step], repetitions: int) -> dict[str, list[float]]:
     return seconds
 
 
-def report(title: str, seconds: dict[str, list[float]], base: str) -> None:
-    """Print medians and ratios to the base (median, smallest, largest)."""
-    print(f"\n{title}\n{'variant':<12}{'seconds':>9}{'ratio':>9}{'min':>9}{'max':>9}")
-    for name, times in seconds.items():
-        ratios = [own / one for own, one in zip(times, seconds[base], strict=True)]
-        row = (statistics.median(times), statistics.median(ratios), min(ratios), max(ratios))
-        print(f"{name:<12}" + "".join(f"{value:>9.4f}" for value in row))
-
-
 def compare(backbones: list[str], rule: str, repetitions: int) -> None:
     with parallel.joined():
         for backbone in backbones:
@@ -105,7 +97,7 @@ def compare(backbones: list[str], rule: str, repetitions: int) -> None:
                 title = (
                     f"{backbone}, {SIZE} pixels, batch {BATCH[backbone]}, {rule}, {parallel.size()} processes"
                 )
-                report(title, seconds, "one")
+                print_ratios(title, seconds, "one")
         for name, count in {"resnet20": 272_474, "alexnet": 57_000_000}.items():
             gradients = torch.rand(count)
             seconds = measure({"sum": lambda g=gradients: dist.all_reduce(g)}, max(3, repetitions // 10))

@@ -14,13 +14,13 @@ import argparse
 import contextlib
 import copy
 import io
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
+from _table import print_ratios
 from torch import Tensor, nn
 
 from hashrobust._memory import keep_freed_memory
@@ -102,15 +102,6 @@ def measure(steps: dict[str, Step], repetitions: int) -> dict[str, list[float]]:
     return seconds
 
 
-def report(title: str, seconds: dict[str, list[float]]) -> None:
-    """Print medians and ratios to backpropagation (median, smallest, largest)."""
-    print(f"\n{title}\n{'variant':<22}{'seconds':>9}{'ratio':>9}{'min':>9}{'max':>9}")
-    for name, times in seconds.items():
-        ratios = [own / base for own, base in zip(times, seconds["bp"], strict=True)]
-        row = (statistics.median(times), statistics.median(ratios), min(ratios), max(ratios))
-        print(f"{name:<22}" + "".join(f"{value:>9.3f}" for value in row))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--models", nargs="+", metavar="NAME:PIXELS:BATCH", default=list(QUICK))
@@ -125,7 +116,8 @@ def main() -> None:
     for model in models:
         name, size, batch = model.split(":")
         title = f"{name}, {size} pixels, batch {batch}, {arguments.threads} threads"
-        report(title, measure(variants(name, int(size), int(batch), arguments.rules), repetitions))
+        found = measure(variants(name, int(size), int(batch), arguments.rules), repetitions)
+        print_ratios(title, found, "bp")
 
 
 if __name__ == "__main__":

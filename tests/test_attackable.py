@@ -96,6 +96,7 @@ def test_batchnorm_behind_depthwise_and_grouped_convolutions_is_folded(backbone:
 def test_a_copy_of_a_pretrained_network_has_its_codes() -> None:
     model = HashModel("efficientnet-lite0", 32, channels=1, image_size=64)
     if not model.backbone.imagenet_file().is_file():
+        # An extra, which `make setup` installs and others may not have.
         pytest.skip("the package with the weights of efficientnet-lite0 is not installed")
     model.use_imagenet_weights()
     model.eval()

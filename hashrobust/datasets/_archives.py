@@ -146,6 +146,7 @@ def unpack(file: Path, folder: Path, *, most_bytes: int) -> None:
     with _staging(folder, file.name) as staging:
         try:
             _write(read(file, most_bytes), staging, most_bytes)
+        # zipfile's own: NotImplementedError for a method of compression it does not know, RuntimeError for a password.
         except (ValueError, EOFError, FileExistsError, NotImplementedError, RuntimeError) as error:
             raise _refused(file, error) from error
         except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:

@@ -51,10 +51,7 @@ def writing(path: Path) -> Iterator[Path]:
     """
     # The name is chosen before the file is made, so that no interruption can leave it behind unknown.
     temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(4)}.{path.name}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    _make_parents(path)
     try:
         with _told_of(path, temporary):
             with _made(temporary):
@@ -63,6 +60,13 @@ def writing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_parents(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def _made(temporary: Path) -> IO[bytes]:
@@ -96,10 +100,7 @@ def staging(path: Path) -> Iterator[Path]:
         UnwritableError: the place cannot be written.
     """
     hidden = path.parent / f"{_STAGING}{secrets.token_hex(4)}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    _make_parents(path)
     try:
         with _told_of(path, hidden / path.name), ExitStack() as stack:
             with alone(path.parent):

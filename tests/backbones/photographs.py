@@ -16,6 +16,7 @@ def photographs(size: int) -> tuple[Tensor, Tensor]:
     """Images (20, 3, size, size) in [0, 1] and their classes; skips the test where foolbox is missing."""
     spec = find_spec("foolbox")
     if spec is None or not spec.submodule_search_locations:
+        # `make setup` installs it, for its pictures alone; a plain `pip install` does not.
         pytest.skip("foolbox, whose photographs are classified, is not installed")
     files = sorted(Path(spec.submodule_search_locations[0], "data").glob("imagenet_*.jpg"))
     assert len(files) == 20

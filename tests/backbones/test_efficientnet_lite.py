@@ -29,6 +29,7 @@ PARAMETERS = {
 def installed(name: str) -> type[EfficientNetLite]:
     kind = backbones[name]
     if not kind.imagenet_file().is_file():
+        # An extra, which `make setup` installs and others may not have.
         pytest.skip(f"the package with the weights of {name} is not installed")
     return kind
 

@@ -114,7 +114,7 @@ def test_images_are_found_in_any_of_the_layouts(tmp_path: Path) -> None:
         (tmp_path / file).touch()
     locate = Locator(tmp_path, ["{path}", "train/{synset}/{name}", "val/{name}"])
     assert locate("a\\x_1.jpg") == "a/x_1.jpg"
-    assert locate("/home/somebody/imagenet/image/x_2.jpg") == "train/x/x_2.jpg"
+    assert locate("/of/another/machine/image/x_2.jpg") == "train/x/x_2.jpg"
     assert locate("../../elsewhere/x_3.jpg") == "val/x_3.jpg"
     assert locate("a/x_1.jpg") == "a/x_1.jpg"
     for listed in ("../x_4.jpg", "/etc/passwd", "a/../../../etc/passwd"):
@@ -369,9 +369,9 @@ def test_what_tells_that_a_set_is_here_comes_last(name: str) -> None:
 
 @pytest.fixture
 def imagenet(tmp_path: Path, save_image: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """HashNet's own lists, with the paths of their authors' machine, beside ImageNet as its owners give it out."""
+    """HashNet's own lists, with absolute paths of another machine, beside ImageNet as its owners give it out."""
     root = tmp_path / "imagenet100"
-    home = "/home/caozhangjie/run-czj/dataset/imagenet"
+    home = "/of/another/machine/imagenet"
 
     def line(number: int, path: str) -> str:
         return f"{path} {' '.join(str(int(column == number % 5)) for column in range(5))}\n"

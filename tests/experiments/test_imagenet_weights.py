@@ -47,6 +47,7 @@ def small(tmp_path: Path) -> str:
 @pytest.fixture
 def weights() -> None:
     if not EfficientNetLite0.imagenet_file().is_file():
+        # An extra, which `make setup` installs and others may not have.
         pytest.skip("the package with the weights of efficientnet-lite0 is not installed")
 
 

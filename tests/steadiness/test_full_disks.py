@@ -116,6 +116,7 @@ def small_disk(place: Path) -> Iterator[Callable[[str], None]]:
     try:
         mount(place, "-t", "tmpfs", "-o", "size=64m", "tmpfs")
     except (OSError, subprocess.CalledProcessError) as error:
+        # Only root mounts; the injected faults and the limit on sizes below are tried everywhere.
         pytest.skip(f"no tmpfs can be mounted here ({error})")
     try:
         yield lambda options: mount(place, "-o", f"remount,{options}")
