@@ -41,11 +41,10 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-@torch.no_grad()
 def feedback_weight(
     rule: Rule, weight: Tensor, drawn: Tensor | None, dtype: torch.dtype, gain: Tensor | None = None
 ) -> Tensor:
-    """V in the shape of `weight`, times `gain` if one is given (see `Folding`).
+    """V in the shape of `weight`, which carries no gradient, times `gain` if one is given (see `Folding`).
 
     It may lie in memory that the next call on this thread overwrites.
     """
@@ -79,24 +78,20 @@ class ConvertedLayer(nn.Module):
         return torch.is_grad_enabled() and input.requires_grad and not is_exact(self)
 
 
-class _AsDrawn(Rule):
-    """V is what was drawn."""
-
-    def feedback(self, weight: Tensor, drawn: Tensor | None, out: Tensor) -> Tensor:
-        assert drawn is not None
-        return drawn
-
-
-_AS_DRAWN = _AsDrawn()
-
-
 class _Carried(NamedTuple):
     """What a backward pass makes V of."""
 
-    signs: Tensor  # W, or a tensor of its shape where V does not depend on it
+    weight: Tensor
     drawn: Tensor | None
     gain: Tensor | None
-    rule: Rule
+    rule: Rule | None  # None: `drawn` is V itself
+
+    def v(self, dtype: torch.dtype) -> Tensor:
+        """V, in memory that the next call may overwrite."""
+        if self.rule is None:
+            assert self.drawn is not None
+            return self.drawn.to(dtype)
+        return feedback_weight(self.rule, self.weight, self.drawn, dtype, self.gain)
 
 
 class FeedbackLayer(ConvertedLayer):
@@ -124,7 +119,7 @@ class FeedbackLayer(ConvertedLayer):
             v = feedback_weight(self.rule, weight, self.feedback, weight.dtype, gain)
             # Laid out as W is: convolutions would do it at every step.
             made = self._made = (self.rule, self.feedback, torch.empty_like(self.weight).copy_(v))
-        return _Carried(made[2], made[2], None, _AS_DRAWN)
+        return _Carried(weight, made[2], None, None)
 
     def feedback_weight(self) -> Tensor:
         """The present V (see `feedback_weight` for how long it is valid)."""
@@ -161,12 +156,12 @@ class _ConvolutionStep(Function):
         weight: Tensor,
         bias: Tensor | None,
         geometry: _Geometry,
-        signs: Tensor,
+        rule_weight: Tensor,
         drawn: Tensor | None,
         gain: Tensor | None,
-        rule: Rule,
+        rule: Rule | None,
     ) -> Tensor:
-        ctx.save_for_backward(input, signs, drawn, gain)
+        ctx.save_for_backward(input, rule_weight, drawn, gain)
         ctx.rule, ctx.geometry = rule, geometry
         stride, padding, dilation, groups = geometry
         return torch.convolution(
@@ -177,9 +172,9 @@ class _ConvolutionStep(Function):
     @once_differentiable
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, drawn, gain = ctx.saved_tensors
-        v = feedback_weight(ctx.rule, weight, drawn, input.dtype, gain)
+        v = _Carried(weight, drawn, gain, ctx.rule).v(input.dtype)
         stride, padding, dilation, groups = ctx.geometry
-        gradients = torch.ops.aten.convolution_backward(
+        gradients = torch.ops.aten.convolution_backward.default(
             delta,
             input,
             v,
@@ -204,12 +199,12 @@ class _LinearStep(Function):
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        signs: Tensor,
+        rule_weight: Tensor,
         drawn: Tensor | None,
         gain: Tensor | None,
-        rule: Rule,
+        rule: Rule | None,
     ) -> Tensor:
-        ctx.save_for_backward(input if ctx.needs_input_grad[1] else None, signs, drawn, gain)
+        ctx.save_for_backward(input if ctx.needs_input_grad[1] else None, rule_weight, drawn, gain)
         ctx.rule = rule
         return F.linear(input, weight, bias)
 
@@ -220,7 +215,7 @@ class _LinearStep(Function):
         needs_input, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         to_input = to_weight = to_bias = None
         if needs_input:
-            to_input = delta @ feedback_weight(ctx.rule, weight, drawn, delta.dtype, gain)
+            to_input = delta @ _Carried(weight, drawn, gain, ctx.rule).v(delta.dtype)
         rows = delta.reshape(-1, delta.shape[-1])
         if needs_weight:
             to_weight = rows.t() @ input.reshape(-1, input.shape[-1])
