@@ -112,6 +112,15 @@ def test_features_of_unequal_width_are_an_error(problem):
         map_in_styles(*codes, *labels, query_features=features[0][:, 1:], database_features=features[1])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_no_numbers_are_an_error(problem, value):
+    """Where they would stand in a ranking is anybody's guess."""
+    codes, labels, features = problem
+    features[1][3, 2] = value
+    with pytest.raises(InputError, match="no finite numbers"):
+        map_in_styles(*codes, *labels, query_features=features[0], database_features=features[1])
+
+
 def test_styles_are_zero_when_nothing_is_relevant():
     codes = np.ones((3, 8))
     scores = map_in_styles(codes, codes, [0, 0, 0], [1, 1, 1], query_features=codes, database_features=codes)
