@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -196,6 +197,29 @@ def test_code_statistics_of_known_codes():
     constant = np.ones((5, 12))
     assert code_statistics(constant) == {"bit_balance": 0, "bit_correlation": 0, "distinct_codes": 1}
     assert code_statistics([[1], [-1]])["bit_correlation"] == 0
+
+
+def test_code_statistics_are_those_of_numpy_over_all_codes():
+    """In several parts, with a bit that one code alone has."""
+    generator = np.random.default_rng(9)
+    codes = np.where(generator.normal(size=(40_000, 6)) + generator.normal(size=(40_000, 1)) > 0.5, 1, -1)
+    codes[:, 4] = 1
+    codes[:, 5] = np.where(np.arange(40_000) == 17, 1, -1)
+    found = code_statistics(codes.astype(np.int8))
+    correlations = np.abs(np.corrcoef(codes[:, [0, 1, 2, 3, 5]], rowvar=False))
+    assert found["bit_correlation"] == pytest.approx((correlations.sum() - 5) / 20, rel=1e-9)
+    assert found["bit_balance"] == pytest.approx(1 - np.abs(codes.mean(axis=0)).mean(), rel=1e-12)
+    assert found["distinct_codes"] == len({tuple(code) for code in codes.tolist()})
+
+
+def test_code_statistics_of_many_codes_take_little_memory():
+    codes = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (100_000, 64))
+    tracemalloc.start()
+    try:
+        code_statistics(codes)
+        assert tracemalloc.get_traced_memory()[1] < 6 * codes.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_codes_have_no_statistics():
