@@ -170,6 +170,8 @@ def classify_lists(
 ) -> ClassificationDataset:
     """Train and test lists as a classification protocol; the database is passed over.
 
+    Train images that stand on the test list too, by name or by content, are left out and named.
+
     Raises:
         DataError: images with several labels, or none.
     """
@@ -181,4 +183,5 @@ def classify_lists(
     places = np.arange(len(labels))
     test, train = np.isin(places, members["query"]), np.isin(places, members["train"])
     targets = labels.argmax(axis=1).astype(np.int64)
-    return classification(name, images, targets, classes, test, train, skipped=listed.repeated)
+    both = [f"{listed.files[i]}: it is on the test list too" for i in np.flatnonzero(test & train)]
+    return classification(name, images, targets, classes, test, train, skipped=[*listed.repeated, *both])

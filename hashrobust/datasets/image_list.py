@@ -10,7 +10,7 @@ import numpy as np
 from hashrobust.datasets import datasets
 from hashrobust.datasets._base import LabelledDataset
 from hashrobust.datasets._files import ImageFiles, usable_digests
-from hashrobust.datasets._info import DatasetInfo, describes
+from hashrobust.datasets._info import DatasetInfo, describes, written_out
 from hashrobust.datasets._lists import (
     LISTS,
     ListedImages,
@@ -64,21 +64,21 @@ def image_list(
     """
     if validation_from not in get_args(ValidationFrom):
         raise InputError(f"validation_from is '{validation_from}': give 'database' or 'test'")
-    folder, name = Path(path), f"list:{path}"
+    folder, name = written_out(path), f"list:{path}"
     absent = [file for file in LISTS.values() if not (folder / file).is_file()]
     if absent:
         raise DataError(f"{name} lacks {', '.join(absent)}: give a folder with {', '.join(LISTS.values())}")
-    listed = ListedImages(folder if root is None else Path(root))
+    listed = ListedImages(folder if root is None else written_out(root))
     members = read_members(listed, folder)
-    if validation_from == "test" and "validation" not in members:
-        halve_query(members)
     digests = usable_digests(name, listed.root, listed.files, WAY_OUT, progress)
     labels = np.array(listed.labels, dtype=np.uint8)
     images = ImageFiles(listed.root, listed.files, digests, image_size)
     classes = class_names(folder, labels.shape[1])
     if protocol == "classification":
         return classify_lists(name, images, listed, members, classes)
-    if "validation" not in members:
+    if "validation" not in members and validation_from == "test":
+        halve_query(members)
+    elif "validation" not in members:
         hold_out(name, members, digests)
     return assemble(
         name,

@@ -236,6 +236,7 @@ def test_resized_images_stay_in_the_unit_interval(size: int) -> None:
         (lambda: load_dataset("list:"), InputError, "list:FOLDER"),
         (lambda: load_dataset("digits:here"), InputError, "takes no folder"),
         (lambda: load_dataset("digits", colour=True), InputError, "colour"),
+        (lambda: load_dataset("digits", protocol="classify"), InputError, "give retrieval or classification"),
         (lambda: load_dataset("digits", image_size=0), InputError, "image_size"),
         (lambda: load_dataset("digits", image_size=2.5), InputError, "image_size"),
         (lambda: dataset_info("imagenet"), UnknownNameError, "imagenet"),
