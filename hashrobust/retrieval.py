@@ -178,6 +178,9 @@ class HammingIndex:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
+    def __repr__(self) -> str:
+        return f"HammingIndex({len(self)} codes of {self.bits} bits, kind '{self.kind}')"
+
     def save(self, path: str | Path) -> None:
         """Write the index to one file that FAISS itself can read too; a reader never sees half of it."""
         target = Path(path)

@@ -73,6 +73,7 @@ def test_every_kind_gives_true_distances_in_order(kind, bits):
     database, queries = random_codes(0, 900, bits), random_codes(1, 15, bits)
     index = HammingIndex.build(torch.from_numpy(database), kind)
     assert (index.kind, index.bits, len(index)) == (kind, bits, 900)
+    assert repr(index) == f"HammingIndex(900 codes of {bits} bits, kind '{kind}')"
     assert index.codes.dtype == np.int8
     assert (index.codes == database).all()
     distances, indices = index.search(queries, 30)

@@ -31,7 +31,8 @@ def read_lines(file: Path) -> list[str]:
         DataError: it cannot be read, or is not UTF-8 text.
     """
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines, which breaks names at other characters too, such as U+2028.
+        return file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"'{file}' cannot be read ({error}): it must be a text file") from error
 
