@@ -104,8 +104,8 @@ class ListedImages:
             raise DataError(f"{place}: '{path}' is no usable path ({error})") from error
         if self._resolved_root not in file.parents:
             raise DataError(
-                f"{place}: '{path}' leaves the folder '{self.root}': give paths below it, or name the folder "
-                "of the images with root="
+                f"{place}: '{path}' leaves the folder '{self.root}': put the lists into the folder that all paths "
+                "start from (in Python, give it as root=)"
             )
         return file.relative_to(self._resolved_root).as_posix()
 

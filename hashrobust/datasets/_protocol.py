@@ -146,7 +146,7 @@ def assemble(
     if overlap and not allow_overlap:
         raise DataError(
             f"{name}: {overlap} query or validation images also stand in another split ({example}), so "
-            "scores would count copies as finds: take them out, or pass allow_overlap=True"
+            "scores would count copies as finds: take them out (in Python, allow_overlap=True accepts them)"
         )
     splits = _splits(source, labels, members, SPLITS)
     return RetrievalDataset(

@@ -25,7 +25,10 @@ from hashrobust.errors import DataError, InputError
 from hashrobust.progress import Progress
 
 DEFAULT_TOP_K = 5000
-WAY_OUT = "restore them, name their folder with root=, or take them off the lists"
+WAY_OUT = (
+    "restore them, put the lists into the folder that their paths start from (in Python, give it as root=), or take "
+    "them off the lists"
+)
 
 ValidationFrom = Literal["database", "test"]
 
