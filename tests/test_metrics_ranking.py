@@ -55,6 +55,10 @@ def test_histograms_count_every_pair(bits, classes, multi):
     check_histograms(inputs)
 
 
+def test_histograms_of_codes_of_a_thousand_bits():
+    check_histograms(problem(1000, queries=3, database=300, bits=1000, multi=False))
+
+
 def check_histograms(inputs):
     counts, relevant = distance_histograms(*inputs)
     distances, matches = distances_and_relevance(*inputs)
