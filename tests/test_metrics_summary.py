@@ -248,7 +248,7 @@ def test_recorded_table_agrees_with_the_single_functions(problem):
     assert (metrics["map_at_k_low"], metrics["map_at_k_high"]) == bootstrap_interval(at_k)
     sizes = {"queries": 12, "database": 60, "bits": 5, "k": 9}
     assert {name: metrics[name] for name in sizes} == sizes
-    whole = retrieval_metrics(*codes, *labels, k=None)
+    whole = retrieval_metrics(*codes, *labels)
     assert whole["k"] == 60
     assert whole["map_at_k"] == pytest.approx(whole["map"])
     assert whole["chance_map_at_k"] == pytest.approx(whole["chance_map"])

@@ -33,7 +33,7 @@ PROTOCOLS = ("retrieval", "classification")
 
 def _parse(name: str) -> tuple[str, str | None]:
     """A dataset's name as its registered kind and the path after the colon, if any."""
-    kind, colon, path = name.partition(":")
+    kind, colon, path = str(name).partition(":")  # who gives a path is told how folders are named
     _check_kind(kind)
     takes_path = "path" in datasets.parameters(kind)
     if takes_path and not path:
@@ -143,7 +143,7 @@ def dataset_info(name: str, *, data_dir: str | Path | None = None) -> DatasetInf
     Raises:
         UnknownNameError: no such dataset.
     """
-    kind, _, path = name.partition(":")
+    kind, _, path = str(name).partition(":")
     _check_kind(kind)
     summary = datasets.describe(kind)
     if kind not in INFO:

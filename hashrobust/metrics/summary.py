@@ -49,7 +49,7 @@ def code_statistics(codes: Any) -> dict[str, float]:
 
 
 def retrieval_metrics(
-    query_codes: Any, database_codes: Any, query_labels: Any, database_labels: Any, *, k: int | None
+    query_codes: Any, database_codes: Any, query_labels: Any, database_labels: Any, *, k: int | None = None
 ) -> dict[str, float]:
     """Every number that a run records of its codes, by name; scores are fractions.
 

@@ -317,7 +317,8 @@ def test_a_folder_without_its_kind_is_told_how_it_is_named(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for ask in (load_dataset, dataset_info):
-        with pytest.raises(UnknownNameError, match="which is a folder here: write folder:photos if"):
-            ask("photos")
+        for name in ("photos", Path("photos")):
+            with pytest.raises(UnknownNameError, match="which is a folder here: write folder:photos if"):
+                ask(name)
         with pytest.raises(UnknownNameError, match="unknown dataset 'elsewhere': known: "):
             ask("elsewhere")
