@@ -19,6 +19,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from hashrobust.datasets._info import written_out
 from hashrobust.datasets._memory import DIGEST_BYTES
 
 CACHE_VARIABLE = "HASHROBUST_CACHE"
@@ -36,7 +37,7 @@ def cache_folder() -> Path:
     """The environment's HASHROBUST_CACHE, else the user's cache folder."""
     own = os.environ.get(CACHE_VARIABLE)
     users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(users) / "hashrobust"
+    return written_out(own) if own else Path(users) / "hashrobust"
 
 
 def _read(file: Path) -> NDArray[Any] | None:
