@@ -68,9 +68,7 @@ def attack_run(
             return Folder.open(path)
         subject = subject or where.open(run)
         bench = Bench.prepare(subject, config, attack, surrogate)
-        if overwrite and path.exists():
-            folder.clear()
-        folder = Folder.create(path, config.to_dict())
+        folder = Folder.create(path, config.to_dict(), overwrite=overwrite)
         record_environment(folder, device=bench.device, fingerprint=bench.data.fingerprint)
         if not (folder.path / PARTS).exists():
             progress.say(bench.cost())

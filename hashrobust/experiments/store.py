@@ -73,13 +73,17 @@ class Folder(SealedFolder):
     """A sealed folder with a `config.toml`: a run, or one attack on it, or one audit."""
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any]) -> Folder:
+    def create(cls, path: Path, config: Mapping[str, Any], *, overwrite: bool = False) -> Folder:
         """Make the folder, or open the one that stands there under the same configuration.
+
+        With `overwrite` it is emptied first.
 
         Raises:
             StoreError: it cannot be written; or see `open`.
         """
         folder = cls(path)
+        if overwrite and path.is_dir():
+            folder.clear()
         if CONFIG not in folder.checksums:
             with folder.writing(CONFIG) as temporary:
                 temporary.write_text(toml_text({"format": FORMAT, **config}))
@@ -96,9 +100,7 @@ class Folder(SealedFolder):
             StoreError: another process holds it, which `wait` waits for; or see `create`.
         """
         with locked(path, wait=wait):
-            if overwrite:
-                cls(path).clear()
-            yield cls.create(path, config)
+            yield cls.create(path, config, overwrite=overwrite)
 
     @classmethod
     def open(cls, path: Path) -> Folder:
