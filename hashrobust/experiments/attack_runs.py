@@ -60,12 +60,12 @@ def attack_run(
     folder = Folder(path)
     if not overwrite and is_done(folder):
         progress.say(f"{run.name}/{path.name} is done already")
-        return Folder.open(path)
+        return Folder.open(path, config.to_dict())
     with run.lock(wait=wait), threads(config.threads):
         # Made while this process waited, or by one killed at its very end.
         if not overwrite and folder.has(METRICS):
             discard_parts(folder)
-            return Folder.open(path)
+            return Folder.open(path, config.to_dict())
         subject = subject or where.open(run)
         bench = Bench.prepare(subject, config, attack, surrogate)
         folder = Folder.create(path, config.to_dict(), overwrite=overwrite)

@@ -204,7 +204,7 @@ def _create(
     kind = "classifier" if classifies else model.output_count
     path = results / f"{slug(data.name)}-{stem}-{kind}-{config_hash(described)}"
     if Folder(path).has("environment.json"):
-        return Folder.open(path)
+        return Folder.open(path, described)
     with Folder.held(path, described, wait=True) as folder:
         record_environment(folder, device=model.device, fingerprint=data.fingerprint)
     return folder

@@ -295,6 +295,16 @@ def test_what_a_killed_report_left_is_removed_by_the_next_one(
     assert (report / "page.html").read_text() == "half"
 
 
+def test_what_a_report_is_about_to_write_into_a_run_stays_when_the_run_is_held(
+    at_work: Callable[..., tuple[BaseProcess, Connection]], folder: Folder
+) -> None:
+    other, pipe = at_work(_write_until_told, folder.path / "examples" / "examples.png")
+    with folder.lock():
+        pipe.send("go on")
+        other.join(20)
+    assert other.exitcode == 0 and folder.has("examples/examples.png")
+
+
 def test_a_folder_appears_whole_and_what_a_killed_process_left_goes(
     at_work: Callable[..., tuple[BaseProcess, Connection]], tmp_path: Path
 ) -> None:
@@ -323,6 +333,36 @@ def test_overwriting_empties_the_folder_but_keeps_holding_it(folder: Folder) -> 
         with pytest.raises(StoreError, match="in use"), Folder.held(folder.path, CONFIG, overwrite=True):
             pass
     assert not (folder.path / "attacks").exists()
+
+
+def test_overwriting_that_is_killed_leaves_nothing_that_counts_as_finished(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = Folder.create(folder.path / "attacks" / "hag-1", CONFIG)
+    attack.write_json("metrics.json", {})
+    folder.write_json("metrics.json", {})
+    removed: list[str] = []
+    real = Path.unlink
+
+    def killed_at_the_third(path: Path, **given: bool) -> None:
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        removed.append(path.name)
+        real(path, **given)
+
+    monkeypatch.setattr(Path, "unlink", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        folder.clear()
+    monkeypatch.undo()
+    assert not folder.has("metrics.json") and not attack.has("metrics.json")
+
+
+def test_a_folder_of_another_configuration_is_refused(folder: Folder) -> None:
+    """Eight digits may be the same for two."""
+    for other in ({**CONFIG, "bits": 16}, {"task": "finetune"}, {**CONFIG, "patience": 3}):
+        with pytest.raises(StoreError, match=r"digits-one' holds another configuration .*(bits|patience)"):
+            Folder.create(folder.path, other)
+    assert Folder.create(folder.path, {**CONFIG, "bits": 16}, overwrite=True).config["bits"] == 16
 
 
 def test_configurations_have_one_hash_whatever_their_order() -> None:

@@ -118,7 +118,7 @@ class Audit:
         folder = Folder(self.subject.folder.path / AUDITS / self.config.folder_name)
         if folder.has(RESULT) and not overwrite:
             self.progress.say(f"{self.subject.name}/{folder.name} is done already")
-            return Folder.open(folder.path)
+            return Folder.open(folder.path, self.config.to_dict())
         with threads(self.config.threads):
             determinism = determinism_facts(self.subject)
             of_twin = None if self.twin is None else determinism_facts(self.twin)
