@@ -121,8 +121,9 @@ class Folder(SealedFolder):
 
     @property
     def command(self) -> str:
-        """The command that makes the folder: finetune, pretrain or attack."""
-        task = str(self.config.get("task", "attack"))
+        """The command that makes the folder: finetune, pretrain, import, attack or audit."""
+        config = self.config
+        task = str(config.get("task", "audit" if "budget" in config else "attack"))
         return {CLASSIFY: "finetune --task classification", FOREIGN: "import"}.get(task, task)
 
     @property

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 from hashrobust.errors import InputError, StoreError, UnwritableError
+from hashrobust.experiments.audit.plan import AuditConfig
 from hashrobust.experiments.checksums import read_times
 from hashrobust.experiments.external import read_array
 from hashrobust.experiments.files import locked, staging, writing
@@ -86,15 +88,24 @@ def test_changed_and_missing_files_are_found(folder: Folder) -> None:
     assert not folder.has("b.json")
 
 
-@pytest.mark.parametrize("task", ["finetune", "pretrain", None])
-def test_a_configuration_changed_by_hand_is_refused(tmp_path: Path, task: str | None) -> None:
-    folder = Folder.create(tmp_path / "run", {} if task is None else {"task": task})
+@pytest.mark.parametrize(
+    ("config", "command"),
+    [
+        ({"task": "finetune"}, "finetune"),
+        ({"task": "pretrain"}, "pretrain"),
+        ({"attack": "center"}, "attack"),
+        (AuditConfig().to_dict(), "audit"),
+    ],
+)
+def test_a_configuration_changed_by_hand_is_refused(
+    tmp_path: Path, config: dict[str, Any], command: str
+) -> None:
+    folder = Folder.create(tmp_path / "run", config)
     with (folder.path / "config.toml").open("a") as file:
-        file.write("epsilon = 0.5\n")
-    command = task or "attack"
+        file.write("another = 0.5\n")
     for opening in (
         lambda: Folder.open(folder.path),
-        lambda: Folder.create(folder.path, {}),
+        lambda: Folder.create(folder.path, config),
         lambda: list_runs(tmp_path),
     ):
         with pytest.raises(
