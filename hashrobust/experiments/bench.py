@@ -37,7 +37,7 @@ CHECKED = 8
 
 
 def choose_queries(total: int, wanted: int | None, seed: int) -> NDArray[np.int64]:
-    """Positions of a fixed subset of the queries, drawn by seed and sorted; all of them if None.
+    """Positions (wanted,) of a fixed subset of the queries, drawn by seed and sorted; all of them if None.
 
     Raises:
         InputError: more are wanted than there are.

@@ -77,7 +77,7 @@ def _fitted(bench: Bench, progress: Progress) -> dict[str, Tensor] | None:
 def craft_batch(
     bench: Bench, start: int, stop: int, fitted: Mapping[str, Tensor] | None
 ) -> dict[str, NDArray[Any]]:
-    """What is kept of the queries at these positions: answers before and after, work done, some of the images.
+    """What is kept of the queries at these positions, as `Crafted` holds it of all.
 
     Raises:
         HashRobustError: an image has left its ball, or the model's answers do not repeat.

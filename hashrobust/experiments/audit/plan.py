@@ -39,7 +39,7 @@ BUDGETS: Mapping[str, Budget] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig:
-    """One audit of one run.
+    """One audit of one run at one epsilon, in pixel units.
 
     `attack` is the one whose numbers are audited: the checks are made on it, and the suite's other attacks
     stand beside it. A run with fewer queries than the budget asks for is attacked on all of them.
