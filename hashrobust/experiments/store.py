@@ -68,22 +68,29 @@ def find_run(name: str, results: Path) -> Folder:
     """The run called `name`: a path, a folder name in `results`, or the unique beginning of one.
 
     Raises:
-        StoreError: none or several fit.
+        StoreError: none or several fit, or it is an attack or audit of a run.
     """
     if not name:
         raise StoreError("the name of a run is empty: give a run folder or the beginning of its name")
     for path in (Path(name), results / name):
         if (path / CONFIG).exists():
-            return Folder.open(path)
-    if Path(name).is_dir():
-        return Folder.open(Path(name))
+            return _as_run(Folder.open(path))
     present = sorted(results.iterdir()) if results.is_dir() else []
     fitting = [path for path in present if path.name.startswith(name) and (path / CONFIG).exists()]
     # What a run was at one of its epochs stands beside it under a longer name; the run itself is meant.
     whole = [path for path in fitting if AT_EPOCH not in path.name]
     if 1 in (len(fitting), len(whole)):
         return Folder.open((whole or fitting)[0])
+    if not fitting and Path(name).is_dir():
+        return Folder.open(Path(name))  # which says what it lacks
     if not fitting:
         raise StoreError(f"no run '{name}' in '{results}': see `hashrobust list runs --results {results}`")
     names = ", ".join(path.name for path in fitting[:5])
     raise StoreError(f"'{name}' fits {len(fitting)} runs ({names}): give more of the name")
+
+
+def _as_run(folder: Folder) -> Folder:
+    if "task" not in folder.config:
+        run = folder.path.resolve().parent.parent.name
+        raise StoreError(f"'{folder.path}' is an {folder.command} on run '{run}', and no run: name that")
+    return folder

@@ -404,6 +404,22 @@ def test_names_that_fit_no_run_or_several(folder: Folder, name: str, message: st
         find_run(name, folder.path.parent)
 
 
+def test_a_folder_of_the_same_name_here_is_not_in_the_way_of_a_run(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert find_run("digits", folder.path.parent).path == folder.path
+    with pytest.raises(StoreError, match="'digits' is no run folder"):
+        find_run("digits", tmp_path / "none")
+
+
+def test_an_attack_is_no_run(folder: Folder) -> None:
+    attack = Folder.create(folder.path / "attacks" / "hag-1", {"attack": "hag"})
+    with pytest.raises(StoreError, match=r"hag-1' is an attack on run 'digits-one', and no run: name that"):
+        find_run(str(attack.path), folder.path.parent)
+
+
 def test_missing_results(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no run 'x'"):
         find_run("x", tmp_path / "none")
