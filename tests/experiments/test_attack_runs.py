@@ -107,6 +107,18 @@ def test_asking_again_does_nothing_and_overwriting_repeats(
     assert contents(attack.path) == before
 
 
+def test_a_warm_start_counts_the_work_of_all_its_links(run: Folder, small: Any) -> None:
+    """A search begins anew in each ball, so that its work can be told from that of each ball alone."""
+
+    def asked(epsilon: float, *before: float) -> pd.Series[int]:
+        config = replace(
+            small.attack, attack="square", params={"budget": 6}, epsilon=epsilon, start_epsilons=before
+        )
+        return queries(attack_run(run, config))["model_queries"]
+
+    assert (asked(0.2, 0.1) == asked(0.1) + asked(0.2)).all() and asked(0.2).max() == 6
+
+
 def test_targets_share_no_label_and_are_stored(run: Folder, small: Any) -> None:
     config = replace(small.attack, attack="dhta")
     attack, data = attack_run(run, config), load_run_data(run)
