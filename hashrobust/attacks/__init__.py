@@ -11,7 +11,7 @@ attacks: Registry[Attack] = Registry("attack", "hashrobust.attacks")
 
 # After the registry, which the modules of this folder import from here.
 from ._ball import ball, inside_ball, outward, project, round_to_8_bits  # noqa: E402
-from ._base import Attack  # noqa: E402
+from ._base import Attack, input_gradient  # noqa: E402
 from ._center import center_codes  # noqa: E402
 from ._classifier import ClassifierAttack  # noqa: E402
 from ._context import AttackContext, AttackResult, Clean  # noqa: E402
@@ -40,6 +40,7 @@ __all__ = [
     "check_gradient",
     "classification_objective",
     "draw_targets",
+    "input_gradient",
     "inside_ball",
     "outward",
     "perturbation",

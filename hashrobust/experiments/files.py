@@ -53,9 +53,8 @@ def writing(path: Path) -> Iterator[Path]:
     temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(4)}.{path.name}"
     _make_parents(path)
     try:
-        with _told_of(path, temporary):
-            with _made(temporary):
-                yield temporary
+        with _told_of(path, temporary), _made(temporary):
+            yield temporary
             temporary.chmod(0o644)
             temporary.replace(path)
     finally:
@@ -70,7 +69,7 @@ def _make_parents(path: Path) -> None:
 
 
 def _made(temporary: Path) -> IO[bytes]:
-    """An empty file, held as long as it is open: see `clear_abandoned`."""
+    """An empty file, held as long as it is open: see `_remove_if_abandoned`."""
     while True:
         temporary.touch(mode=0o600)
         with suppress(FileNotFoundError):  # cleared before it was held
@@ -85,9 +84,7 @@ def _made(temporary: Path) -> IO[bytes]:
 def clear_abandoned(folder: Path) -> None:
     """Remove files that killed processes left half-written in a folder that is not `locked` as runs are."""
     for left in folder.glob(_OURS):
-        with suppress(OSError), left.open("rb+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-            left.unlink()
+        _remove_if_abandoned(left)
 
 
 @contextmanager
@@ -113,12 +110,17 @@ def staging(path: Path) -> Iterator[Path]:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _remove_if_abandoned(folder: Path) -> None:
+def _remove_if_abandoned(left: Path) -> None:
+    """Remove a file or folder, unless a living process holds it as `writing` and `staging` do."""
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        folder = left.is_dir()
+        descriptor = os.open(left, os.O_RDONLY if folder else os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-            shutil.rmtree(folder)
+            if folder:
+                shutil.rmtree(left)
+            else:
+                left.unlink()
         finally:
             os.close(descriptor)
 
@@ -176,8 +178,8 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 f"run folder '{folder}' is in use by another process: wait for it to end"
             ) from error
         for stale in folder.rglob(_STALE):
-            if stale.is_file():
-                stale.unlink(missing_ok=True)
+            if stale.is_file():  # reports write into runs that they do not hold
+                _remove_if_abandoned(stale)
         yield
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hashrobust.attacks import check_gradient, classification_objective
+from hashrobust.attacks import check_gradient, classification_objective, input_gradient
 from hashrobust.errors import InputError
 from hashrobust.experiments.subject import Model
 from hashrobust.models import ClassifyingModel, frozen
@@ -75,4 +75,4 @@ def _agreement_gradient(model: Model, images: Tensor, of: Model) -> Tensor:
     """Gradient (B, pixels) of the agreement with the images' own answers, which are held fixed."""
     images = images.detach().clone().requires_grad_()
     z = model(images)
-    return torch.autograd.grad(agreement(of, z, z.detach()).sum(), images)[0].flatten(1)
+    return input_gradient(agreement(of, z, z.detach()).sum(), images).flatten(1)

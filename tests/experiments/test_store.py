@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 from hashrobust.errors import InputError, StoreError, UnwritableError
+from hashrobust.experiments.audit.plan import AuditConfig
 from hashrobust.experiments.checksums import read_times
 from hashrobust.experiments.external import read_array
 from hashrobust.experiments.files import locked, staging, writing
@@ -86,15 +88,24 @@ def test_changed_and_missing_files_are_found(folder: Folder) -> None:
     assert not folder.has("b.json")
 
 
-@pytest.mark.parametrize("task", ["finetune", "pretrain", None])
-def test_a_configuration_changed_by_hand_is_refused(tmp_path: Path, task: str | None) -> None:
-    folder = Folder.create(tmp_path / "run", {} if task is None else {"task": task})
+@pytest.mark.parametrize(
+    ("config", "command"),
+    [
+        ({"task": "finetune"}, "finetune"),
+        ({"task": "pretrain"}, "pretrain"),
+        ({"attack": "center"}, "attack"),
+        (AuditConfig().to_dict(), "audit"),
+    ],
+)
+def test_a_configuration_changed_by_hand_is_refused(
+    tmp_path: Path, config: dict[str, Any], command: str
+) -> None:
+    folder = Folder.create(tmp_path / "run", config)
     with (folder.path / "config.toml").open("a") as file:
-        file.write("epsilon = 0.5\n")
-    command = task or "attack"
+        file.write("another = 0.5\n")
     for opening in (
         lambda: Folder.open(folder.path),
-        lambda: Folder.create(folder.path, {}),
+        lambda: Folder.create(folder.path, config),
         lambda: list_runs(tmp_path),
     ):
         with pytest.raises(
@@ -295,6 +306,16 @@ def test_what_a_killed_report_left_is_removed_by_the_next_one(
     assert (report / "page.html").read_text() == "half"
 
 
+def test_what_a_report_is_about_to_write_into_a_run_stays_when_the_run_is_held(
+    at_work: Callable[..., tuple[BaseProcess, Connection]], folder: Folder
+) -> None:
+    other, pipe = at_work(_write_until_told, folder.path / "examples" / "examples.png")
+    with folder.lock():
+        pipe.send("go on")
+        other.join(20)
+    assert other.exitcode == 0 and folder.has("examples/examples.png")
+
+
 def test_a_folder_appears_whole_and_what_a_killed_process_left_goes(
     at_work: Callable[..., tuple[BaseProcess, Connection]], tmp_path: Path
 ) -> None:
@@ -325,6 +346,36 @@ def test_overwriting_empties_the_folder_but_keeps_holding_it(folder: Folder) -> 
     assert not (folder.path / "attacks").exists()
 
 
+def test_overwriting_that_is_killed_leaves_nothing_that_counts_as_finished(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = Folder.create(folder.path / "attacks" / "hag-1", CONFIG)
+    attack.write_json("metrics.json", {})
+    folder.write_json("metrics.json", {})
+    removed: list[str] = []
+    real = Path.unlink
+
+    def killed_at_the_third(path: Path, **given: bool) -> None:
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        removed.append(path.name)
+        real(path, **given)
+
+    monkeypatch.setattr(Path, "unlink", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        folder.clear()
+    monkeypatch.undo()
+    assert not folder.has("metrics.json") and not attack.has("metrics.json")
+
+
+def test_a_folder_of_another_configuration_is_refused(folder: Folder) -> None:
+    """Eight digits may be the same for two."""
+    for other in ({**CONFIG, "bits": 16}, {"task": "finetune"}, {**CONFIG, "patience": 3}):
+        with pytest.raises(StoreError, match=r"digits-one' holds another configuration .*(bits|patience)"):
+            Folder.create(folder.path, other)
+    assert Folder.create(folder.path, {**CONFIG, "bits": 16}, overwrite=True).config["bits"] == 16
+
+
 def test_configurations_have_one_hash_whatever_their_order() -> None:
     assert config_hash({"a": 1, "b": [1, 2]}) == config_hash({"b": [1, 2], "a": 1})
     assert config_hash({"a": 1}) != config_hash({"a": 2})
@@ -351,6 +402,22 @@ def test_names_that_fit_no_run_or_several(folder: Folder, name: str, message: st
     Folder.create(folder.path.parent / "digits-two", CONFIG)
     with pytest.raises(StoreError, match=message):
         find_run(name, folder.path.parent)
+
+
+def test_a_folder_of_the_same_name_here_is_not_in_the_way_of_a_run(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert find_run("digits", folder.path.parent).path == folder.path
+    with pytest.raises(StoreError, match="'digits' is no run folder"):
+        find_run("digits", tmp_path / "none")
+
+
+def test_an_attack_is_no_run(folder: Folder) -> None:
+    attack = Folder.create(folder.path / "attacks" / "hag-1", {"attack": "hag"})
+    with pytest.raises(StoreError, match=r"hag-1' is an attack on run 'digits-one', and no run: name that"):
+        find_run(str(attack.path), folder.path.parent)
 
 
 def test_missing_results(tmp_path: Path) -> None:
