@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hashrobust.attacks import auto_alpha
 from hashrobust.experiments.bench import choose_queries
 from hashrobust.experiments.subject import Model, Subject
 from hashrobust.models import ClassifyingModel, frozen, sign
@@ -82,7 +83,8 @@ def _gradient_repeats(model: Model, images: Tensor) -> bool:
         x = images.to(model.device).requires_grad_()
         with frozen(model), exact_gradient(model), torch.enable_grad():
             z = model(x)
-            return torch.autograd.grad(torch.tanh(z).sum(), x)[0] if z.requires_grad else torch.zeros_like(x)
+            u = torch.tanh(auto_alpha(z.detach()) * z)
+            return torch.autograd.grad(u.sum(), x)[0] if z.requires_grad else torch.zeros_like(x)
 
     return torch.equal(gradient(), gradient())
 
