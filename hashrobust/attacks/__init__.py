@@ -10,6 +10,7 @@ from hashrobust.registry import Registry, did_you_mean
 attacks: Registry[Attack] = Registry("attack", "hashrobust.attacks")
 
 # After the registry, which the modules of this folder import from here.
+from ._alpha import auto_alpha  # noqa: E402
 from ._ball import ball, inside_ball, outward, project, round_to_8_bits  # noqa: E402
 from ._base import Attack, input_gradient  # noqa: E402
 from ._center import center_codes  # noqa: E402
@@ -34,6 +35,7 @@ __all__ = [
     "OracleError",
     "SearchAttack",
     "attacks",
+    "auto_alpha",
     "ball",
     "build_attack",
     "center_codes",
