@@ -282,7 +282,7 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         sound = sound and about["kind"] in KINDS
         sound = sound and all(type(about[fact]) is int and about[fact] >= 1 for fact in ("bits", "count"))
         version = about["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged from error
     if not sound:
         raise damaged

@@ -165,6 +165,7 @@ def test_damaged_files_are_told_apart_from_indexes(tmp_path):
         b"\xff" * 8 + tail,
         b"{}" + (2).to_bytes(8, "little") + tail,
         b"[]" + (2).to_bytes(8, "little") + tail,
+        b"[" * 100_000 + (100_000).to_bytes(8, "little") + tail,
     ):
         path.write_bytes(bad)
         with pytest.raises(InputError, match="damaged"):
