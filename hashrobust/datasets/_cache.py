@@ -41,9 +41,10 @@ def cache_folder() -> Path:
 
 def _read(file: Path) -> NDArray[Any] | None:
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError, EOFError):  # none yet, or damaged
+        stored = np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception:  # none yet; readers of damaged files raise whatever they come upon
         return None
+    return stored if isinstance(stored, np.ndarray) else None
 
 
 def _write(file: Path, content: NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from pathlib import Path
@@ -88,7 +89,32 @@ def test_changed_and_broken_files_are_read_again(
     assert inspect_files(paths)[0] == "No such file or directory"
 
 
-@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00v\x00"])
+def npy(header: str) -> bytes:
+    return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header.encode()
+
+
+def zipped() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, np.zeros(3))
+    return stream.getvalue()
+
+
+HUGE = "{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000000000000000000000,)}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no array",
+        b"\x93NUMPY\x01\x00v\x00",
+        b"PK\3\4",
+        zipped(),
+        npy(HUGE),
+        npy("{[]: 3}\n"),
+        npy("[[\n"),
+    ],
+)
 def test_a_damaged_memory_is_made_anew(
     own_cache: Path, paths: list[Path], read: list[Path], content: bytes
 ) -> None:
