@@ -33,10 +33,14 @@ Pixels = NDArray[np.uint8]
 
 
 def cache_folder() -> Path:
-    """The environment's HASHROBUST_CACHE, else the user's cache folder."""
-    own = os.environ.get(CACHE_VARIABLE)
-    users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(users) / "hashrobust"
+    """The environment's HASHROBUST_CACHE, else the user's cache folder; for a user without a home none can be made."""
+    if own := os.environ.get(CACHE_VARIABLE):
+        return Path(own)
+    try:
+        users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        users = os.devnull
+    return Path(users) / "hashrobust"
 
 
 def _read(file: Path) -> NDArray[Any] | None:
