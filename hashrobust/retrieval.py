@@ -52,7 +52,7 @@ def _ivf(bits: int, count: int, *, lists: int | None = None, probes: int | None 
     if not 1 <= lists <= count:
         raise InputError(f"index kind 'ivf' has {lists} lists for {count} codes: give between 1 and {count}")
     index: Any = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(_padded(bits)), _padded(bits), lists)
-    index.nprobe = max(1, lists // 4) if probes is None else _positive("probes", probes)
+    index.nprobe = max(1, lists // 4) if probes is None else min(_positive("probes", probes), lists)
     index.cp.min_points_per_centroid = 1
     return index
 

@@ -193,6 +193,14 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == before
 
 
+def test_more_probes_than_lists_are_all_lists(tmp_path):
+    codes = random_codes(12, 50, 16)
+    index = HammingIndex.build(codes, "ivf", lists=3, probes=2**40)
+    index.save(tmp_path / "index.faiss")
+    found = HammingIndex.load(tmp_path / "index.faiss").search(codes, 50)
+    np.testing.assert_array_equal(found[0], HammingIndex.build(codes).search(codes, 50)[0])
+
+
 def test_wrong_requests_are_named():
     codes = random_codes(13, 50, 16)
     index = HammingIndex.build(codes)

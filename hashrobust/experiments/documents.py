@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from hashrobust.errors import HashRobustError, StoreError
+from hashrobust.options import fits
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TEXT, YES_OR_NO, NUMBER, WHOLE = (str,), (bool,), (int, float, type(None)), (int,)
 """What a value may be; a number that JSON has no word for is stored as null."""
+
+Place = tuple[str | int, ...]
+"""Keys of tables and positions in lists that lead to a value."""
 
 Shape = Any
 """Such a tuple of types; a list with the shape of its entries; or a dict, from patterns of names to shapes of values.
@@ -107,6 +111,7 @@ def as_document(content: Any, path: Path, shape: Shape = None) -> Document:
     Raises:
         ValueError: it is none, or a value is of another kind.
     """
+    check_numbers(content)
     check_shape(content, DOCUMENTS.get(path.name, {}) if shape is None else shape)
     if not isinstance(content, dict):
         raise ValueError("it is no table of names and values")
@@ -170,6 +175,29 @@ def _with_path(value: Any, path: Path) -> Any:
         document.path = path
         return document
     return [_with_path(entry, path) for entry in value] if isinstance(value, list) else value
+
+
+def place_of_too_much(content: Any, place: Place = ()) -> Place | None:
+    """The place in a document of the first whole number of more than 64 bits; None if there is none."""
+    if not fits(content):
+        return place
+    entries = content.items() if isinstance(content, dict) else []
+    for key, entry in enumerate(content) if isinstance(content, list) else entries:
+        found = place_of_too_much(entry, (*place, key))
+        if found is not None:
+            return found
+    return None
+
+
+def check_numbers(content: Any) -> None:
+    """Refuse whole numbers of more than 64 bits in a document.
+
+    Raises:
+        ValueError: there is one.
+    """
+    place = place_of_too_much(content)
+    if place is not None:
+        raise ValueError(f"{'.'.join(map(str, place)) or 'it'} is more than 64 bits hold")
 
 
 def check_table(table: pd.DataFrame, name: str) -> None:

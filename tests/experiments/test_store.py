@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from hashrobust.errors import InputError, StoreError, UnwritableError
-from hashrobust.experiments.checksums import read_times
+from hashrobust.experiments.checksums import read_times, self_sealed
 from hashrobust.experiments.external import read_array
 from hashrobust.experiments.files import locked, staging, writing
 from hashrobust.experiments.store import (
@@ -120,6 +120,21 @@ def test_damaged_checksums_are_refused(folder: Folder, content: str) -> None:
     (folder.path / "checksums.json").write_text(content)
     with pytest.raises(StoreError, match=r"checksums\.json' is damaged"):
         Folder.open(folder.path)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "timing.json", "config.toml"])
+def test_numbers_that_64_bits_do_not_hold_are_damage(folder: Folder, name: str) -> None:
+    number = 10**400
+    text = {"metrics.json": f'{{"map": {number}}}', "timing.json": self_sealed("times", {"train": number})}
+    (folder.path / name).write_text(text.get(name, f"format = 1\nbits = 0x{number:x}\n"))
+    folder.seal(name)
+    read = {
+        "metrics.json": lambda: folder.read_json(name, made_by="evaluate"),
+        "timing.json": lambda: read_times(folder.path / name),
+        "config.toml": lambda: folder.config,
+    }[name]
+    with pytest.raises(StoreError, match=r"damaged .*more than 64 bits hold"):
+        read()
 
 
 def test_tables_arrays_and_timing(folder: Folder) -> None:
