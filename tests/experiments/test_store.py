@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 
 from hashrobust.errors import InputError, StoreError, UnwritableError
 from hashrobust.experiments.checksums import read_times, self_sealed
@@ -149,6 +151,30 @@ def test_tables_arrays_and_timing(folder: Folder) -> None:
     assert read_times(folder.path / "timing.json") == ({"a_seconds": 1.0, "b_seconds": 2.0}, True)
     assert "timing.json" not in folder.checksums
     assert {"losses.csv", "losses.parquet", "codes.npz"} <= set(folder.checksums)
+
+
+def test_a_text_that_stands_once_for_all_rows_is_not_spread(folder: Folder) -> None:
+    """300 rows of a million letters, in a file of some kilobytes; there might be many more."""
+    texts = pyarrow.DictionaryArray.from_arrays(np.zeros(300, dtype=np.int32), ["x" * 1_000_000])
+    table = pyarrow.table({"query_id": np.arange(300), "target": texts})
+    with folder.writing("queries.parquet") as temporary:
+        parquet.write_table(table, temporary, store_schema=False)
+    with pytest.raises(StoreError, match="target unpacks to more"):
+        folder.read_table("queries.parquet", made_by="attack")
+
+
+@pytest.mark.parametrize("target", [pyarrow.nulls(2), pyarrow.array([[1], [2]]), pyarrow.array([b"a", b"b"])])
+def test_words_of_tables_are_text(folder: Folder, target: pyarrow.Array) -> None:
+    with folder.writing("queries.parquet") as temporary:
+        parquet.write_table(pyarrow.table({"query_id": [0, 1], "target": target}), temporary)
+    with pytest.raises(StoreError, match="target holds no text"):
+        folder.read_table("queries.parquet", made_by="attack")
+
+
+def test_texts_of_tables_come_back(folder: Folder) -> None:
+    table = pd.DataFrame({"query_id": [0, 1, 2], "target": ["duck", "goose", "duck"], "ap": [0.5, np.nan, 1]})
+    folder.write_table("queries.parquet", table)
+    pd.testing.assert_frame_equal(folder.read_table("queries.parquet", made_by="attack"), table)
 
 
 def test_objects_in_arrays_are_not_unpickled(folder: Folder) -> None:
