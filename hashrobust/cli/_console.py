@@ -134,7 +134,7 @@ def _bar(time_left: ProgressColumn) -> Progress:
 
 def print_error(sentence: str) -> None:
     """One sentence on what went wrong, to stderr."""
-    stderr.print("[bold red]error:[/]", end=" ")
+    stderr.print("[bold red]error:[/]", end=" ", soft_wrap=True)
     stderr.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
