@@ -6,6 +6,7 @@ No torch here.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -50,6 +51,7 @@ CONFIGURATION: Shape = {
     "mixed_precision": YES_OR_NO,
     "params|objective_params|defence_params": {},
     "start_epsilons": [(int, float)],
+    "input_shape": [WHOLE],
 }
 DOCUMENTS: Mapping[str, Shape] = {
     "metrics.json": _SCORES,
@@ -99,7 +101,8 @@ def understood(path: Path) -> Iterator[None]:
     except HashRobustError:
         raise
     except Exception as error:  # readers of damaged files raise whatever they come upon
-        if isinstance(error, OSError) and error.errno is not None:
+        # EINVAL is of a zip whose directory begins before its file does.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise StoreError(f"'{path}' is damaged ({said}): make it again, or restore it") from error

@@ -177,6 +177,17 @@ def test_texts_of_tables_come_back(folder: Folder) -> None:
     pd.testing.assert_frame_equal(folder.read_table("queries.parquet", made_by="attack"), table)
 
 
+def test_arrays_whose_directory_begins_before_their_file_are_damage(folder: Folder) -> None:
+    folder.write_arrays("codes.npz", {"train": np.ones(3)})
+    path = folder.path / "codes.npz"
+    content = bytearray(path.read_bytes())
+    place = content.find(b"PK\x05\x06") + 16  # of the length of what stands before
+    content[place : place + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"codes.npz' is damaged"):
+        read_arrays(path)
+
+
 def test_objects_in_arrays_are_not_unpickled(folder: Folder) -> None:
     np.savez(folder.path / "bad.npz", x=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle"):
