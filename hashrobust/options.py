@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from numbers import Real
 from typing import Any
@@ -18,6 +18,40 @@ AUGMENTATIONS = ("none", "flip", "crop", "crop-flip")
 
 LARGEST_RATE = 1e35
 """Steps much above it are beyond what float32 holds."""
+
+
+MOST_BITS = 2**12
+MOST_THREADS = 2**12
+MOST_IMAGE_SIZE = 2**14
+"""Far more than anybody has use for; beyond them there is no memory, or no such thread."""
+WHOLE_BITS = 64
+"""Of a whole number with its sign: what TOML, NumPy and torch have room for."""
+
+
+def check_at_most(name: str, value: int | None, most: int) -> None:
+    """Refuse a value above `most`.
+
+    Raises:
+        InputError: it is.
+    """
+    if value is not None and value > most:
+        raise InputError(f"{name} is {value}: give at most {most}")
+
+
+def fits(value: object) -> bool:
+    """Whether a value is anything but a whole number of more than 64 bits, which may be too long to be printed even."""
+    return not isinstance(value, int) or value.bit_length() < WHOLE_BITS
+
+
+def check_fit(config: Any) -> None:
+    """Refuse numbers of more than 64 bits in the fields of a configuration.
+
+    Raises:
+        InputError: there is one.
+    """
+    for f in fields(config):
+        if not fits(getattr(config, f.name)):
+            raise InputError(f"{f.name} is more than 64 bits hold: give a smaller number")
 
 
 def added(default: Any) -> Any:
@@ -118,6 +152,7 @@ class TrainingOptions:
     max_steps: int | None = added(None)
 
     def __post_init__(self) -> None:
+        check_fit(self)
         for name, value, least in (("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)):
             if not _whole(value) or value < least:
                 raise InputError(f"{name} is {value!r}: give a whole number of at least {least}")

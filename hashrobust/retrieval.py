@@ -53,7 +53,7 @@ def _ivf(bits: int, count: int, *, lists: int | None = None, probes: int | None 
     if lists > count:
         raise InputError(f"index kind 'ivf' has {lists} lists for {count} codes: give between 1 and {count}")
     index: Any = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(_padded(bits)), _padded(bits), lists)
-    index.nprobe = max(1, lists // 4) if probes is None else as_whole("probes", probes)
+    index.nprobe = max(1, lists // 4) if probes is None else min(as_whole("probes", probes), lists)
     index.cp.min_points_per_centroid = 1
     return index
 
@@ -282,7 +282,7 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         sound = sound and about["kind"] in KINDS
         sound = sound and all(type(about[fact]) is int and about[fact] >= 1 for fact in ("bits", "count"))
         version = about["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged from error
     if not sound:
         raise damaged

@@ -166,6 +166,7 @@ def test_damaged_files_are_told_apart_from_indexes(tmp_path):
         b"\xff" * 8 + tail,
         b"{}" + (2).to_bytes(8, "little") + tail,
         b"[]" + (2).to_bytes(8, "little") + tail,
+        b"[" * 100_000 + (100_000).to_bytes(8, "little") + tail,
     ):
         path.write_bytes(bad)
         with pytest.raises(InputError, match="damaged"):
@@ -191,6 +192,14 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         HammingIndex.build(random_codes(12, 50, 16)).save(path)
     assert [file.name for file in tmp_path.iterdir()] == ["index.faiss"]
     assert path.read_bytes() == before
+
+
+def test_more_probes_than_lists_are_all_lists(tmp_path):
+    codes = random_codes(12, 50, 16)
+    index = HammingIndex.build(codes, "ivf", lists=3, probes=2**40)
+    index.save(tmp_path / "index.faiss")
+    found = HammingIndex.load(tmp_path / "index.faiss").search(codes, 50)
+    np.testing.assert_array_equal(found[0], HammingIndex.build(codes).search(codes, 50)[0])
 
 
 def test_wrong_requests_are_named():

@@ -48,7 +48,13 @@ def _printable(letter: str) -> str:
     return letter if shown else letter.encode("unicode_escape").decode()
 
 
-stdout = _Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_FILES)
+def _width() -> int | None:
+    """None: that of the terminal. Whoever starts a command may have closed its streams."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return None if is_terminal or "COLUMNS" in os.environ else _WIDTH_OF_FILES
+
+
+stdout = _Console(width=_width())
 stderr = _Console(stderr=True)
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -128,7 +134,7 @@ def _bar(time_left: ProgressColumn) -> Progress:
 
 def print_error(sentence: str) -> None:
     """One sentence on what went wrong, to stderr."""
-    stderr.print("[bold red]error:[/]", end=" ")
+    stderr.print("[bold red]error:[/]", end=" ", soft_wrap=True)
     stderr.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hashrobust.errors import InputError
+from hashrobust.options import fits
 
 
 def _load_plugins(paths: list[Path]) -> list[Path]:
@@ -53,14 +54,16 @@ def parse_params(texts: list[str]) -> dict[str, Any]:
     """`name=value` texts as a dictionary; values become numbers or booleans where they look like it.
 
     Raises:
-        InputError: a text without `=`.
+        InputError: a text without `=`, or a number that nobody reckons with.
     """
     params: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InputError(f"parameter '{text}' is not of the form name=value, such as steps=50")
-        params[name.replace("-", "_")] = _parse_value(value)
+        params[name.replace("-", "_")] = found = _parse_value(value)
+        if not fits(found):
+            raise InputError(f"parameter {name} is more than 64 bits hold: give a smaller number")
     return params
 
 

@@ -34,17 +34,22 @@ Pixels = NDArray[np.uint8]
 
 
 def cache_folder() -> Path:
-    """The environment's HASHROBUST_CACHE, else the user's cache folder."""
-    own = os.environ.get(CACHE_VARIABLE)
-    users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return written_out(own) if own else Path(users) / "hashrobust"
+    """The environment's HASHROBUST_CACHE, else the user's cache folder; for a user without a home none can be made."""
+    if own := os.environ.get(CACHE_VARIABLE):
+        return written_out(own)
+    try:
+        users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        users = os.devnull
+    return Path(users) / "hashrobust"
 
 
 def _read(file: Path) -> NDArray[Any] | None:
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError, EOFError):  # none yet, or damaged
+        stored = np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception:  # none yet; readers of damaged files raise whatever they come upon
         return None
+    return stored if isinstance(stored, np.ndarray) else None
 
 
 def _write(file: Path, content: NDArray[Any]) -> None:

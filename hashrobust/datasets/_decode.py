@@ -8,7 +8,8 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageOps
 
-RUNS_OTHER_PROGRAMS = {"EPS"}  # Pillow hands such files to Ghostscript
+RUNS_OTHER_PROGRAMS = {"EPS", "IPTC"}
+"""Pillow hands PostScript to Ghostscript, and an image in an envelope of IPTC to any of its readers, of any size."""
 MOST_PIXELS = 1 << 26
 """Of one image, which takes a few times as many bytes decoded; several are decoded at a time."""
 MOST_TIMES_AS_LONG = 100

@@ -154,6 +154,8 @@ def _fetch_rest(address: str, remote: Remote, file: IO[bytes], part: Path, progr
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # nothing is lacking; the checksum tells
         raise
+    except ValueError as error:  # sent on to an address that is none
+        raise ConnectionError(str(error)) from error
     with response:
         begins = f"bytes {have}-"
         if have and not (
@@ -161,8 +163,8 @@ def _fetch_rest(address: str, remote: Remote, file: IO[bytes], part: Path, progr
         ):
             file.truncate(0)
             have = 0
-        promised = response.headers.get("Content-Length")
-        total = have + int(promised) if promised else None
+        promised = response.headers.get("Content-Length", "")
+        total = have + int(promised) if promised.isascii() and promised.isdigit() else None
         said = 0
         with progress.track(
             f"fetching {remote.name}", (total or 0) // CHUNK, "MiB", have // CHUNK

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hashrobust.datasets._base import IntArray
 from hashrobust.errors import InputError
+from hashrobust.options import MOST_IMAGE_SIZE, check_at_most
 
 DIGEST_BYTES = 16
 
@@ -21,10 +22,11 @@ def check_image_size(image_size: int) -> int:
     """`image_size` itself.
 
     Raises:
-        InputError: it is no whole number, or below 1.
+        InputError: it is no whole number, below 1, or above `MOST_IMAGE_SIZE`.
     """
     if not isinstance(image_size, int) or isinstance(image_size, bool) or image_size < 1:
         raise InputError(f"image_size is {image_size!r}: give a whole number of pixels, at least 1")
+    check_at_most("image_size", image_size, MOST_IMAGE_SIZE)
     return image_size
 
 

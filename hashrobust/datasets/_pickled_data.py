@@ -138,22 +138,30 @@ def _finished(value: Any) -> Any:
     return value.values if isinstance(value, _Array) else value
 
 
-def _named(module: str, name: str) -> _Name:
-    if f"{module}.{name}" not in _NAMES:
-        raise ValueError(f"it names '{module}.{name}', which is no data")
-    return _Name(_NAMES[f"{module}.{name}"])
+def _named(module: Any, name: Any) -> _Name:
+    full = f"{_expect_text(module)}.{_expect_text(name)}"
+    if full not in _NAMES:
+        raise ValueError(f"it names '{full[:60]}', which is no data")
+    return _Name(_NAMES[full])
+
+
+def _expect_text(value: Any) -> str:
+    """Tuples of shared tuples stand for more than any memory where they are put into words."""
+    if not isinstance(value, bytes | str):
+        raise ValueError("a name in it is no text")
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _made(of: _Name, arguments: tuple[Any, ...]) -> Any:
     if of.meaning == "array":
         return _Array()
     if of.meaning == "dtype":
-        name = arguments[0].decode() if isinstance(arguments[0], bytes) else arguments[0]
+        name = _expect_text(arguments[0])
         if not _NUMBERS.fullmatch(name):
             raise ValueError(f"it holds an array of '{name[:20]}', and no numbers or bytes")
         return _Dtype(name)
     if of.meaning == "bytes":
-        text, codec = (part.decode() if isinstance(part, bytes) else part for part in arguments)
+        text, codec = (_expect_text(part) for part in arguments)
         if codec != "latin1":  # how Python 3 writes bytes for Python 2
             raise ValueError(f"it asks for the codec '{codec[:20]}'")
         return text.encode("latin1")
@@ -162,8 +170,7 @@ def _made(of: _Name, arguments: tuple[Any, ...]) -> Any:
 
 def _build(state: tuple[Any, ...], of: Any) -> None:
     if isinstance(of, _Dtype):
-        order = state[1]
-        of.order = order.decode() if isinstance(order, bytes) else order
+        of.order = _expect_text(state[1])
     elif isinstance(of, _Array):
         _, shape, dtype, by_columns, content = state
         kind = np.dtype(_expect(dtype, _Dtype).name).newbyteorder(dtype.order)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hashrobust.errors import StoreError
-from hashrobust.experiments.documents import check_names, check_shape, understood
+from hashrobust.experiments.documents import check_names, check_numbers, check_shape, understood
 from hashrobust.experiments.files import alone, file_digest, writing
 
 CHECKSUMS = "checksums.json"
@@ -113,6 +113,7 @@ def read_self_sealed(path: Path, key: str, *kinds: type) -> tuple[dict[str, Any]
         if sealed and text != self_sealed(key, stored[key]):
             raise ValueError("it does not match its own checksum")
         content = stored[key] if sealed else stored
+        check_numbers(content)
         check_shape(content, {".*": kinds})
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise StoreError(f"'{path}' is damaged ({error}): make its folder again") from error

@@ -10,7 +10,18 @@ from typing import Any, Self
 
 from hashrobust.errors import InputError, UnknownNameError
 from hashrobust.experiments.store import config_hash
-from hashrobust.options import ALL_LAYERS, BACKPROPAGATION, TrainingOptions, added, own_feedback, parse_stages
+from hashrobust.options import (
+    ALL_LAYERS,
+    BACKPROPAGATION,
+    MOST_BITS,
+    MOST_THREADS,
+    TrainingOptions,
+    added,
+    check_at_most,
+    check_fit,
+    own_feedback,
+    parse_stages,
+)
 from hashrobust.registry import did_you_mean
 
 BERRICHE2025: Mapping[str, Any] = {
@@ -184,6 +195,7 @@ class FinetuneConfig(RuleConfig):
         super().__post_init__()
         if self.bits < 1:
             raise InputError(f"bits is {self.bits}: give a code length of at least 1, such as 32")
+        check_at_most("bits", self.bits, MOST_BITS)
 
     @property
     def run_name(self) -> str:
@@ -221,6 +233,7 @@ class AttackConfig:
     start_epsilons: tuple[float, ...] = added(())
 
     def __post_init__(self) -> None:
+        check_fit(self)
         chain = (*self.start_epsilons, self.epsilon)
         if any(after <= before for before, after in pairwise(chain)):
             listed = ",".join(f"{255 * epsilon:g}/255" for epsilon in chain)
@@ -251,6 +264,7 @@ class AttackConfig:
 def _check_threads(threads: int | None) -> None:
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}: give at least 1, or leave it out for torch's choice")
+    check_at_most("threads", threads, MOST_THREADS)
 
 
 def slug(name: str) -> str:

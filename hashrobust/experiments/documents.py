@@ -6,6 +6,7 @@ No torch here.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -17,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from hashrobust.errors import HashRobustError, StoreError
+from hashrobust.options import fits
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TEXT, YES_OR_NO, NUMBER, WHOLE = (str,), (bool,), (int, float, type(None)), (int,)
 """What a value may be; a number that JSON has no word for is stored as null."""
+
+Place = tuple[str | int, ...]
+"""Keys of tables and positions in lists that lead to a value."""
 
 Shape = Any
 """Such a tuple of types; a list with the shape of its entries; or a dict, from patterns of names to shapes of values.
@@ -46,6 +51,7 @@ CONFIGURATION: Shape = {
     "mixed_precision": YES_OR_NO,
     "params|objective_params|defence_params": {},
     "start_epsilons": [(int, float)],
+    "input_shape": [WHOLE],
 }
 DOCUMENTS: Mapping[str, Shape] = {
     "metrics.json": _SCORES,
@@ -95,7 +101,8 @@ def understood(path: Path) -> Iterator[None]:
     except HashRobustError:
         raise
     except Exception as error:  # readers of damaged files raise whatever they come upon
-        if isinstance(error, OSError) and error.errno is not None:
+        # EINVAL is of a zip whose directory begins before its file does.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise StoreError(f"'{path}' is damaged ({said}): make it again, or restore it") from error
@@ -107,6 +114,7 @@ def as_document(content: Any, path: Path, shape: Shape = None) -> Document:
     Raises:
         ValueError: it is none, or a value is of another kind.
     """
+    check_numbers(content)
     check_shape(content, DOCUMENTS.get(path.name, {}) if shape is None else shape)
     if not isinstance(content, dict):
         raise ValueError("it is no table of names and values")
@@ -170,6 +178,29 @@ def _with_path(value: Any, path: Path) -> Any:
         document.path = path
         return document
     return [_with_path(entry, path) for entry in value] if isinstance(value, list) else value
+
+
+def place_of_too_much(content: Any, place: Place = ()) -> Place | None:
+    """The place in a document of the first whole number of more than 64 bits; None if there is none."""
+    if not fits(content):
+        return place
+    entries = content.items() if isinstance(content, dict) else []
+    for key, entry in enumerate(content) if isinstance(content, list) else entries:
+        found = place_of_too_much(entry, (*place, key))
+        if found is not None:
+            return found
+    return None
+
+
+def check_numbers(content: Any) -> None:
+    """Refuse whole numbers of more than 64 bits in a document.
+
+    Raises:
+        ValueError: there is one.
+    """
+    place = place_of_too_much(content)
+    if place is not None:
+        raise ValueError(f"{'.'.join(map(str, place)) or 'it'} is more than 64 bits hold")
 
 
 def check_table(table: pd.DataFrame, name: str) -> None:

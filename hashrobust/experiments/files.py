@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from hashrobust.errors import NO_ROOM, BusyError, StoreError, UnwritableError
-from hashrobust.experiments.documents import check_table, understood
+from hashrobust.experiments.documents import TABLES, check_table, understood
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow
     from numpy.typing import NDArray
 
 LOCK = ".lock"
@@ -26,6 +27,8 @@ MOST_BYTES = 1 << 34
 """Of the arrays in one file: codes and labels of a hundred million images take less."""
 MOST_CELLS = 1 << 27
 """Of one table, whose columns may be packed into a few bytes."""
+MOST_LETTERS = 1 << 28
+"""Of the texts in one column of it."""
 _TEMPORARY = ".tmp-"
 _STALE = ".*tmp*"
 """Our own temporary names, and those that safetensors and the index make beside them."""
@@ -214,8 +217,35 @@ def read_table(path: Path) -> pd.DataFrame:
         if about.num_rows * about.num_columns > MOST_CELLS:
             raise ValueError("it unpacks to more than any run needs")
         # Without pandas' own notes in the file, which name types and an index at will.
-        table = parquet.read_table(path).replace_schema_metadata().to_pandas()
+        table = _read_parquet(path).replace_schema_metadata().to_pandas()
     check_table(table, path.name)
+    return table
+
+
+def _read_parquet(path: Path) -> pyarrow.Table:
+    """A table of numbers and of the texts that its name allows. A text may stand in the file once and in every row, so
+    that kilobytes become more than any memory: texts come as they are stored, and are counted before they are spread.
+    """
+    import pyarrow.compute as compute
+    import pyarrow.parquet as parquet
+    from pyarrow import types
+
+    _, words = TABLES.get(path.name, (set(), set()))
+    for column in parquet.read_schema(path):
+        is_number = types.is_integer(column.type) or types.is_floating(column.type)
+        if column.name not in words and not is_number and not types.is_boolean(column.type):
+            raise ValueError(f"its column {column.name} holds no numbers")
+    table = parquet.read_table(path, read_dictionary=sorted(words))
+    for place, column in enumerate(table.schema):
+        if column.name not in words:
+            continue
+        if not types.is_dictionary(column.type) or not types.is_string(column.type.value_type):
+            raise ValueError(f"its column {column.name} holds no text")
+        chunks = table.column(place).chunks
+        sizes = (compute.sum(compute.binary_length(c.dictionary).take(c.indices)).as_py() for c in chunks)
+        if sum(size or 0 for size in sizes) > MOST_LETTERS:
+            raise ValueError(f"its column {column.name} unpacks to more than any run needs")
+        table = table.set_column(place, column.name, table.column(place).cast(column.type.value_type))
     return table
 
 

@@ -13,6 +13,7 @@ from hashrobust.datasets import ClassificationDataset, LabelledDataset
 from hashrobust.errors import InputError
 from hashrobust.experiments.checksums import SealedFolder
 from hashrobust.experiments.config import ClassifierConfig, FinetuneConfig, slug
+from hashrobust.experiments.documents import check_numbers
 from hashrobust.experiments.environment import choose_device, record_environment
 from hashrobust.experiments.exports import DESCRIPTION, FORMAT
 from hashrobust.experiments.files import file_digest, staging
@@ -121,6 +122,7 @@ def _described(directory: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        check_numbers(content)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' cannot be read ({error}): get the export anew") from error
     if not isinstance(content, dict):

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from hashrobust.errors import InputError, UnknownNameError, UnwritableError
 from hashrobust.models.network import Classifier, HashModel, Network, Rotation
+from hashrobust.options import MOST_IMAGE_SIZE
 
 _METADATA = "hashrobust"
 _KINDS: Mapping[str, type[HashModel] | type[Classifier]] = {"hash": HashModel, "classifier": Classifier}
-_MOST = {"outputs": 2**16, "channels": 2**10, "image_size": 2**14}
+_MOST = {"outputs": 2**16, "channels": 2**10, "image_size": MOST_IMAGE_SIZE}
 """What a stored model may tell of itself: far more than any has."""
 
 

@@ -11,13 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from hashrobust.errors import InputError, StoreError
+from hashrobust.errors import InputError
+from hashrobust.reports.examples import read_examples
 from hashrobust.reports.style import IRRELEVANT, RELEVANT, save, styled
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
-_EXAMPLE_ARRAYS = ("clean", "adversarial", "labels")
-_RETRIEVED = ("retrieved_clean", "retrieved_adversarial", "relevant_clean", "relevant_adversarial")
-_PREDICTED = ("predicted_clean", "predicted_adversarial")
 _CELL = 1.15
 _MARGIN = 0.05
 _ABOVE: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8}
@@ -34,7 +32,7 @@ def attack_examples(
     Raises:
         StoreError: the file is missing, damaged, or lacks an array.
     """
-    arrays = {name: array[:limit] for name, array in _load(npz).items()}
+    arrays = {name: array[:limit] for name, array in read_examples(npz).items()}
     classes = "predicted_clean" in arrays
     shown = 0 if classes else min(5, arrays["retrieved_clean"].shape[1])
     count = len(arrays["clean"])
@@ -141,20 +139,6 @@ def search_picture(
         if relevant is not None:
             _frame(axis, bool(relevant[position]))
     return save(figure, path, also)
-
-
-def _load(npz: Path) -> dict[str, Any]:
-    try:
-        with np.load(npz, allow_pickle=False) as file:
-            answers = _PREDICTED if _PREDICTED[0] in file.files else _RETRIEVED
-            arrays = {name: file[name] for name in (*_EXAMPLE_ARRAYS, *answers)}
-    except FileNotFoundError:
-        raise StoreError(f"'{npz}' does not exist: run `hashrobust attack` first") from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise StoreError(f"'{npz}' holds no attack examples ({error}): make the attack again") from error
-    if len(arrays["clean"]) == 0:
-        raise StoreError(f"'{npz}' holds no example: make the attack again with at least one query")
-    return arrays
 
 
 def _place(axis: Axes, image: Images, x: float, y: float) -> None:

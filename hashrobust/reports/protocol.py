@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from hashrobust.experiments import store
+from hashrobust.experiments.documents import understood
 from hashrobust.experiments.store import Folder
 from hashrobust.reports import labels
 from hashrobust.reports.published import Asked, Fact
@@ -148,8 +149,12 @@ def _of_hashing(run: Folder, config: Mapping[str, Any]) -> dict[str, Any]:
 def _sizes(run: Folder) -> str | None:
     if not run.has("codes.npz"):
         return None
-    stored = store.read_arrays(run.file("codes.npz", made_by="index"))
-    sizes = ", ".join(f"{len(stored[name])} {name}" for name in ("train", "query", "validation", "database"))
+    path = run.file("codes.npz", made_by="index")
+    stored = store.read_arrays(path)
+    with understood(path):
+        sizes = ", ".join(
+            f"{len(stored[name])} {name}" for name in ("train", "query", "validation", "database")
+        )
     return f"{sizes} images (drawn here)"
 
 
@@ -170,13 +175,13 @@ def _of_attacks(row: Mapping[str, Any]) -> dict[str, Any]:
 def _image_size(run: Folder) -> int | None:
     """As configured, or else as the stored model describes itself."""
     config = run.config
-    if "input_shape" in config:
-        return int(config["input_shape"][-1])
+    if shape := config.get("input_shape"):
+        return int(shape[-1])
     if "image_size" in config or not run.has("model.safetensors"):
         return config.get("image_size")
     try:
         with safe_open(run.path / "model.safetensors", framework="numpy") as file:
             size = json.loads((file.metadata() or {}).get("hashrobust", "{}")).get("image_size")
-    except (SafetensorError, ValueError):
+    except Exception:  # readers of damaged files raise whatever they come upon
         return None
     return size if isinstance(size, int) else None

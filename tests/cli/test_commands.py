@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -323,6 +324,41 @@ def test_closed_pipe_leaves_no_traceback(words):
     process.stderr.close()
     assert process.wait(timeout=60) in (0, 1)
     assert "Traceback" not in errors and "BrokenPipe" not in errors
+
+
+@pytest.mark.parametrize(
+    ("encoding", "code"),
+    [
+        ("ascii", "sys.argv[1:] = ['attack', '--help']"),
+        ("utf-8", "sys.argv[1:] = ['--version']; cli.version.version = lambda name: '\\udcff'"),
+    ],
+)
+def test_what_a_terminal_has_no_letters_for_is_shown_by_its_code(encoding, code):
+    """The name of a folder may be no text, and a terminal may know few letters."""
+    code = f"import sys; from hashrobust import cli; {code}; cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "80"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("\\udcff" if encoding == "utf-8" else "\\u2026") in done.stdout
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_closed_streams_are_done_without(stream):
+    code = "import sys; sys.argv[1:] = ['list', 'nothing']; from hashrobust.cli import main; main()"
+    closed = {"stdout": ">&-", "stderr": "2>&-"}[stream]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert stream == "stderr" or done.stderr.startswith("error: ")
 
 
 def test_check_tells_which_weights_are_here(cli, tmp_path, monkeypatch):

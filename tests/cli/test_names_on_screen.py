@@ -50,6 +50,13 @@ def test_what_cannot_be_printed_is_named():
     assert capture.get() == "error: there is no file '\\x1b[2J\\udcff'\n"
 
 
+def test_a_sentence_is_not_cut_by_a_narrow_terminal(monkeypatch):
+    monkeypatch.setattr(_console.stderr, "_width", 1)
+    with _console.stderr.capture() as capture:
+        _console.print_error("there is no file")
+    assert capture.get() == "error: there is no file\n"
+
+
 def test_a_terminal_still_gets_colours():
     console = _console._Console(file=io.StringIO(), force_terminal=True, color_system="standard")
     table = Table("class")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pwd
 import threading
 from pathlib import Path
 from typing import Any
@@ -88,7 +90,32 @@ def test_changed_and_broken_files_are_read_again(
     assert inspect_files(paths)[0] == "No such file or directory"
 
 
-@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00v\x00"])
+def npy(header: str) -> bytes:
+    return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header.encode()
+
+
+def zipped() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, np.zeros(3))
+    return stream.getvalue()
+
+
+HUGE = "{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000000000000000000000,)}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no array",
+        b"\x93NUMPY\x01\x00v\x00",
+        b"PK\3\4",
+        zipped(),
+        npy(HUGE),
+        npy("{[]: 3}\n"),
+        npy("[[\n"),
+    ],
+)
 def test_a_damaged_memory_is_made_anew(
     own_cache: Path, paths: list[Path], read: list[Path], content: bytes
 ) -> None:
@@ -135,6 +162,20 @@ def test_kept_images_belong_to_content_and_size(own_cache: Path, paths: list[Pat
     after = images_of(paths).load(np.arange(COUNT))
     assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, True, False, *[True] * 3]
     assert len(list((own_cache / "decoded").iterdir())) == 3
+
+
+def test_a_user_without_a_home_needs_none(
+    paths: list[Path], read: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs under any number."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    for name in ("HASHROBUST_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert inspect_files(paths) == inspect_files(paths) and len(read) == 2 * COUNT
 
 
 def test_without_a_place_to_write_all_works(paths: list[Path], tmp_path: Path, monkeypatch: Any) -> None:

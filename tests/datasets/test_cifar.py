@@ -233,6 +233,26 @@ def test_pickles_that_would_harm_an_unpickler_are_refused(
         read_pickle(file, b"labels", 10)
 
 
+NESTED = b")" + b"q\x00h\x00\x86" * 12
+"""A tuple of two tuples of two ...: 4,096 in words, and 2^60 if there are 60 instead of 12."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        NESTED + b"\x8c\x01a\x93",
+        b"\x8c\x01a" + NESTED + b"\x93",
+        b"c_codecs\nencode\nX\x01\0\0\0a" + NESTED + b"\x86R",
+    ],
+)
+def test_what_is_no_text_is_not_told_in_words(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "batch"
+    file.write_bytes(b"\x80\x04" + content + b".")
+    with pytest.raises(DataError, match="no text") as caught:
+        read_pickle(file, b"labels", 10)
+    assert len(str(caught.value)) < 300
+
+
 def test_labels_that_stand_for_more_than_any_memory_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "batch"
     plain = pickle.dumps({b"data": PIXELS}, protocol=2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,31 @@ def test_no_server_and_no_file_are_told_in_a_sentence(site: Any, tmp_path: Path)
     nobody = Remote(("http://127.0.0.1:1/set.bin",), MD5, 10, ("set.bin",))
     with pytest.raises(HashRobustError, match=r"\(.*refused\)"):
         download_missing("set", [nobody], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"200 OK\r\nContent-Length: many\r\n\r\nabc",
+        b"302 Found\r\nLocation: http://[::1\r\n\r\n",
+        b"302 Found\r\nLocation: http://a..b/\r\n\r\n",
+    ],
+)
+def test_what_no_server_should_answer_is_told_in_a_sentence(tmp_path: Path, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(2**16)
+                connection.sendall(b"HTTP/1.1 " + answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/set.bin"
+        with pytest.raises(HashRobustError, match="set could not be downloaded"):
+            download_missing("set", [Remote((address,), MD5, 10, ("set.bin",))], tmp_path)
+        thread.join()
 
 
 def test_two_processes_do_not_write_one_file(site: Any, tmp_path: Path) -> None:

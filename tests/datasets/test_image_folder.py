@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 from torchvision import transforms
 
 from hashrobust.datasets import RetrievalDataset, dataset_info, load_dataset
@@ -215,6 +215,21 @@ def test_useless_files_are_skipped_and_named(tmp_path: Path, save_image) -> None
     assert "copy of a/002.png" in reasons["b/copy.png"]
     assert sum(len(getattr(data, split)) for split in SPLITS) == 10
     assert data.duplicates == 0
+
+
+def test_no_image_starts_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands PostScript to Ghostscript, also what lies in a file of another format."""
+    started: list[object] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments: started.append(arguments))
+    drawing = encoded(Image.new("L", (4, 4)), "EPS")
+    fields = {(3, 20): b"\0\4", (3, 30): b"\0\4", (3, 60): b"\1\0", (3, 120): b"\5", (8, 10): drawing}
+    enveloped = b"".join(
+        b"\x1c" + bytes(name) + struct.pack(">H", len(body)) + body for name, body in fields.items()
+    )
+    for content in (drawing, enveloped):
+        with pytest.raises(UnidentifiedImageError):
+            decode(content)
+    assert not started
 
 
 def test_nested_and_linked_class_folders_count(tmp_path: Path, save_image) -> None:  # type: ignore[no-untyped-def]

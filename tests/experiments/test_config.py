@@ -101,6 +101,11 @@ def test_configurations_come_back_from_their_folder(config: FinetuneConfig) -> N
     ("kind", "values", "message"),
     [
         (FinetuneConfig, {"bits": 0}, "bits is 0"),
+        (FinetuneConfig, {"bits": 2**16 + 1}, "bits is 65537: .* at most 4096"),
+        (FinetuneConfig, {"threads": 2**12 + 1}, "threads is 4097: .* at most 4096"),
+        (FinetuneConfig, {"epochs": 2**63}, "epochs is more than 64 bits hold"),
+        (PretrainConfig, {"seed": 10**5000}, "seed is more than 64 bits hold"),
+        (AttackConfig, {"query_seed": -(2**64)}, "query_seed is more than 64 bits hold"),
         (FinetuneConfig, {"feedback_scale": "big"}, "unknown feedback scale 'big'"),
         (FinetuneConfig, {"threads": 0}, "threads is 0"),
         (PretrainConfig, {"threads": -1}, "threads is -1"),

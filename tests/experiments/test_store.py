@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 
 from hashrobust.errors import InputError, StoreError, UnwritableError
 from hashrobust.experiments.audit.plan import AuditConfig
-from hashrobust.experiments.checksums import read_times
+from hashrobust.experiments.checksums import read_times, self_sealed
 from hashrobust.experiments.external import read_array
 from hashrobust.experiments.files import locked, staging, writing
 from hashrobust.experiments.store import (
@@ -133,6 +135,21 @@ def test_damaged_checksums_are_refused(folder: Folder, content: str) -> None:
         Folder.open(folder.path)
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "timing.json", "config.toml"])
+def test_numbers_that_64_bits_do_not_hold_are_damage(folder: Folder, name: str) -> None:
+    number = 10**400
+    text = {"metrics.json": f'{{"map": {number}}}', "timing.json": self_sealed("times", {"train": number})}
+    (folder.path / name).write_text(text.get(name, f"format = 1\nbits = 0x{number:x}\n"))
+    folder.seal(name)
+    read = {
+        "metrics.json": lambda: folder.read_json(name, made_by="evaluate"),
+        "timing.json": lambda: read_times(folder.path / name),
+        "config.toml": lambda: folder.config,
+    }[name]
+    with pytest.raises(StoreError, match=r"damaged .*more than 64 bits hold"):
+        read()
+
+
 def test_tables_arrays_and_timing(folder: Folder) -> None:
     table = pd.DataFrame({"epoch": [1, 2], "loss": [0.1, 1 / 3]})
     for name in ("losses.csv", "losses.parquet"):
@@ -145,6 +162,41 @@ def test_tables_arrays_and_timing(folder: Folder) -> None:
     assert read_times(folder.path / "timing.json") == ({"a_seconds": 1.0, "b_seconds": 2.0}, True)
     assert "timing.json" not in folder.checksums
     assert {"losses.csv", "losses.parquet", "codes.npz"} <= set(folder.checksums)
+
+
+def test_a_text_that_stands_once_for_all_rows_is_not_spread(folder: Folder) -> None:
+    """300 rows of a million letters, in a file of some kilobytes; there might be many more."""
+    texts = pyarrow.DictionaryArray.from_arrays(np.zeros(300, dtype=np.int32), ["x" * 1_000_000])
+    table = pyarrow.table({"query_id": np.arange(300), "target": texts})
+    with folder.writing("queries.parquet") as temporary:
+        parquet.write_table(table, temporary, store_schema=False)
+    with pytest.raises(StoreError, match="target unpacks to more"):
+        folder.read_table("queries.parquet", made_by="attack")
+
+
+@pytest.mark.parametrize("target", [pyarrow.nulls(2), pyarrow.array([[1], [2]]), pyarrow.array([b"a", b"b"])])
+def test_words_of_tables_are_text(folder: Folder, target: pyarrow.Array) -> None:
+    with folder.writing("queries.parquet") as temporary:
+        parquet.write_table(pyarrow.table({"query_id": [0, 1], "target": target}), temporary)
+    with pytest.raises(StoreError, match="target holds no text"):
+        folder.read_table("queries.parquet", made_by="attack")
+
+
+def test_texts_of_tables_come_back(folder: Folder) -> None:
+    table = pd.DataFrame({"query_id": [0, 1, 2], "target": ["duck", "goose", "duck"], "ap": [0.5, np.nan, 1]})
+    folder.write_table("queries.parquet", table)
+    pd.testing.assert_frame_equal(folder.read_table("queries.parquet", made_by="attack"), table)
+
+
+def test_arrays_whose_directory_begins_before_their_file_are_damage(folder: Folder) -> None:
+    folder.write_arrays("codes.npz", {"train": np.ones(3)})
+    path = folder.path / "codes.npz"
+    content = bytearray(path.read_bytes())
+    place = content.find(b"PK\x05\x06") + 16  # of the length of what stands before
+    content[place : place + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"codes.npz' is damaged"):
+        read_arrays(path)
 
 
 def test_objects_in_arrays_are_not_unpickled(folder: Folder) -> None:

@@ -37,7 +37,11 @@ class Worker:
 
         Fails if it ends by another code, or badly without one sentence that begins with `error:`.
         """
-        found = self("command", *words)["value"]
+        return self.check(self("command", *words)["value"], codes)
+
+    @staticmethod
+    def check(found: dict[str, Any], codes: Collection[int] = (0, 1, 2)) -> str:
+        """See `command`, of one that was run."""
         code, said = found["code"], found["err"]
         assert code in codes, found
         assert code == 0 or said.startswith("error: ") or "\nerror: " in said, found

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import io
+import json
+import os
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -19,13 +22,16 @@ import torch
 import hashrobust.experiments
 import hashrobust.reports
 from hashrobust.attacks import build_attack
-from hashrobust.cli import main
+from hashrobust.cli import _console, main
 from hashrobust.cli._options import parse_params, parse_seeds, parse_step_size
-from hashrobust.datasets import load_dataset, mscoco, nuswide
+from hashrobust.datasets import _cache, _download, load_dataset, mscoco, nuswide
 from hashrobust.datasets._archives import unpack
 from hashrobust.datasets._cifar_files import read_binary, read_pickle
+from hashrobust.datasets._download import Remote, download_missing
 from hashrobust.datasets._idx import read_idx
 from hashrobust.experiments.config import parse_epsilon
+from hashrobust.experiments.documents import understood
+from hashrobust.experiments.files import read_arrays, read_table
 from hashrobust.experiments.study import plan_study
 from hashrobust.models import HashModel, load_model
 from hashrobust.objectives import build_objective
@@ -34,9 +40,10 @@ from hashrobust.reports.audits import audits_frame, audits_table
 from hashrobust.reports.findings import findings
 from hashrobust.reports.formats import to_latex, to_markdown
 from hashrobust.reports.frame import results_frame
+from hashrobust.reports.page import write_page
 from hashrobust.reports.tables import paper_table
 from hashrobust.reports.worst_case import worst_case_tables, worst_cases
-from hashrobust.reports.write import shown_rows, summary_tables
+from hashrobust.reports.write import shown_rows, summary_tables, write_report
 from hashrobust.retrieval import HammingIndex
 from hashrobust.rules import convert
 from hashrobust.training.defences import build_defence
@@ -77,6 +84,60 @@ def command(*words: str) -> dict[str, Any]:
         except SystemExit as stop:
             return {"code": stop.code, "out": out.getvalue(), "err": err.getvalue()}
     raise AssertionError("a command ends by SystemExit")
+
+
+@job
+def surrounded(folder: str, variables: str, width: str, *words: str) -> dict[str, Any]:
+    """A command line in a folder, an environment and a terminal of so many columns; null unsets a variable."""
+    changed: dict[str, str | None] = json.loads(variables)
+    kept = {name: value for name, value in os.environ.items() if name not in changed}
+    kept |= {name: value for name, value in changed.items() if value is not None}
+    columns = int(width) or None
+    with (
+        contextlib.chdir(folder),
+        mock.patch.dict(os.environ, kept, clear=True),
+        mock.patch.object(_console.stdout, "_width", columns),
+        mock.patch.object(_console.stderr, "_width", columns),
+    ):
+        return command(*words)
+
+
+@job
+def downloaded(port: str, folder: str) -> int:
+    """Fetch a file from a server on this machine."""
+    remote = Remote(
+        (f"http://127.0.0.1:{port}/set.bin",), hashlib.md5(b"content").hexdigest(), 100, ("set.bin",)
+    )
+    with mock.patch.multiple(_download, ATTEMPTS=2, TIMEOUT=5.0):
+        download_missing("set", [remote], Path(folder))
+    assert (Path(folder) / "set.bin").read_bytes() == b"content"
+    return 1
+
+
+@job
+def remembered(folder: str, cache: str) -> int:
+    """Load a folder of images, all of which are remembered in a cache."""
+    with mock.patch.object(_cache, "WORTH_IT", 1), mock.patch.dict(os.environ, {"HASHROBUST_CACHE": cache}):
+        return data(f"folder:{folder}")
+
+
+@job
+def stored(path: str) -> int:
+    """Read a table or arrays of a run."""
+    file = Path(path)
+    if file.suffix == ".npz":
+        return len(read_arrays(file))
+    with understood(file):
+        return len(read_table(file))
+
+
+@job
+def report(results: str, output: str) -> int:
+    """All that a report writes without figures, and the page."""
+    written = write_report(
+        Path(results), Path(output), formats=("csv", "parquet", "md", "tex"), published=True
+    )
+    return len([*written, write_page(Path(results), Path(output) / "page.html", published=True)])
 
 
 @job

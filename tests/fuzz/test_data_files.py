@@ -39,6 +39,9 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
+Image.init()
+WRITTEN = {*Image.SAVE}
+"""Some formats are not those of every Pillow."""
 GREYS = Image.fromarray(np.random.default_rng(0).integers(0, 2**16, (9, 11), dtype=np.uint16))
 IMAGES = {
     "jpeg": encoded(noise(1), "JPEG", exif=EXIF),
@@ -60,7 +63,34 @@ IMAGES = {
     "dds": encoded(noise(18), "DDS"),
     "pcx": encoded(noise(19), "PCX"),
     "sgi": encoded(noise(20), "SGI"),
-}
+    "dib": encoded(noise(21), "DIB"),
+    "mpo": encoded(noise(22), "MPO", save_all=True, append_images=[noise(23)]),
+    "animated": encoded(noise(24), "PNG", save_all=True, append_images=[noise(25), noise(26)]),
+    "transparent": encoded(noise(27, "P"), "GIF", transparency=3),
+    "packed": encoded(noise(28, "CMYK"), "TIFF", compression="packbits"),
+    "in tiff": encoded(noise(29), "TIFF", compression="jpeg"),
+    "lab": encoded(noise(30, "LAB"), "TIFF"),
+    "bits": encoded(noise(31, "1"), "XBM"),
+    "msp": encoded(noise(32, "1"), "MSP"),
+    "im": encoded(noise(33), "IM"),
+    "dcx": struct.pack("<III", 987654321, 12, 0) + encoded(noise(34), "PCX"),
+    "sun": struct.pack(">8I", 0x59A66A95, 11, 9, 24, 12 * 27, 1, 0, 0) + bytes(range(256)) + bytes(68),
+    "psd": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 11, 8, 3) + bytes(14) + bytes(range(256)) + bytes(41),
+    "xpm": b'/* XPM */\nstatic char *x[] = {\n"2 2 2 1",\n"a c #FF0000",\n"b c #00FF00",\n"ab",\n"ba"};\n',
+    "fits": b"".join(
+        line.ljust(80)
+        for line in (
+            b"SIMPLE  =                    T", b"BITPIX  =                    8", b"NAXIS   =                    2",
+            b"NAXIS1  =                   11", b"NAXIS2  =                    9", b"END",
+        )
+    ).ljust(2880) + bytes(range(99)),
+    "flic": struct.pack("<IHHHHHHI", 200, 0xAF12, 1, 11, 9, 8, 3, 10).ljust(128, b"\0")
+    + struct.pack("<IHH8x", 16 + 6 + 99, 0xF1FA, 1) + struct.pack("<IH", 6 + 99, 16) + bytes(range(99)),
+} | {
+    name: encoded(noise(seed, mode), name.upper())
+    for seed, (name, mode) in enumerate({"avif": "RGB", "qoi": "RGBA", "blp": "P"}.items(), start=50)
+    if name.upper() in WRITTEN
+}  # fmt: skip
 
 
 def check(found, *words: str) -> None:
@@ -278,6 +308,46 @@ BATCHES = [
     )
     for n in (0, 2, 3, 4)
 ]
+OPCODES = [
+    *(
+        b"(",
+        b")",
+        b"]",
+        b"}",
+        b"t",
+        b"l",
+        b"d",
+        b"a",
+        b"e",
+        b"s",
+        b"u",
+        b"\x85",
+        b"\x86",
+        b"\x87",
+        b"R",
+        b"b",
+        b"\x93",
+    ),
+    *(
+        b"q\0",
+        b"h\0",
+        b"\x94",
+        b"K\1",
+        b"N",
+        b"U\1a",
+        b"X\1\0\0\0a",
+        b"C\1a",
+        b"X\4\0\0\0data",
+        b"X\6\0\0\0labels",
+    ),
+    *(
+        b"cnumpy\ndtype\n",
+        b"cnumpy\nndarray\n",
+        b"cnumpy._core.multiarray\n_reconstruct\n",
+        b"c_codecs\nencode\n",
+    ),
+    *(b"U\2u1", b"U\1b", b"X\6\0\0\0latin1", b"J\0\x0c\0\0", b"U\1=", b")q\0" + b"h\0\x86q\0" * 40),
+]
 HARMFUL = [
     *(b"cos\nsystem\n(S'true'\ntR", b"r\xff\xff\xff\xff", b"cnumpy\ndtype\nU\x02O8\x85R"),
     *(b"2", b"\x8f", b"\x81", b"b"),
@@ -293,6 +363,14 @@ def test_changed_pickles(worker, tmp_path, data):
         content[place:place] = data.draw(st.sampled_from(HARMFUL)) * data.draw(st.sampled_from([1, 2, 40]))
     file = tmp_path / "batch"
     file.write_bytes(data.draw(mutated(bytes(content))))
+    check(worker("cifar_file", file), "CIFAR")
+
+
+@examples(100)
+@given(codes=st.lists(st.sampled_from(OPCODES), max_size=30))
+def test_pickles_of_any_instructions(worker, tmp_path, codes):
+    file = tmp_path / "batch"
+    file.write_bytes(b"\x80\4" + b"".join(codes) + b".")
     check(worker("cifar_file", file), "CIFAR")
 
 

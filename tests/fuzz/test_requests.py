@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hashrobust.cli import app
+
+from .conftest import Worker
 from .mutations import JUNK, examples, misshapen, mutated, toml_values
 
 STUDY = """
@@ -55,6 +61,7 @@ WORDS = st.one_of(
     st.sampled_from(
         [
             *("", " ", "-", "--", "-1", "0", "1", "1/0", "nan", "inf", "-inf", "1e400", "8/255", "0-2", "9" * 5000),
+            *("9" * 400, "1e-400", "8/1e-400", "٣", "²", "0x10", "1_0", "18446744073709551616"),
             *("2147483648", "9223372036854775808", "0-99999999999", "true", "None", "../..", "/", "/dev/null", "\n"),
             *("bp@1,frsf", "bp@", "@1", "bp,bp", "frsf,", "*", "[", "[a", "**,,", "head,", "rule:", "rule:frsf:[", ":"),
             *("folder:", "folder:\0", "list:/", "folder:" + "a" * 300, "timm:", "run:", "run:../..", "\ud800"),
@@ -111,6 +118,23 @@ def test_a_number_of_thousands_of_digits_is_no_toml(worker, file):
     assert "is no TOML" in worker("study", file)["refused"]
 
 
+NUMBERS = re.compile(r"(?<![\w/.\"@-])\d+(?:\.\d+)?(?![\w/.\"])")
+
+
+@examples(25)
+@given(data=st.data())
+def test_numbers_of_studies(worker, file, data):
+    """Also such as decimals cannot tell."""
+    places = [*NUMBERS.finditer(STUDY)]
+    place = data.draw(st.sampled_from(places))
+    telling = st.sampled_from(
+        ["0x" + "f" * 5000, "0x" + "f" * 400, "1e400", "-inf", "nan", "0b1", "-0.0", "1_000"]
+    )
+    number = data.draw(st.one_of(telling, st.integers(-(2**64), 2**64).map(str), st.floats().map(repr)))
+    file.write_text(STUDY[: place.start()] + number + STUDY[place.end() :])
+    check_study(worker, file)
+
+
 @examples(100)
 @given(what=st.sampled_from(["epsilon", "step size", "seeds", "rule", "layers", "dataset"]), text=WORDS)
 def test_words_with_a_grammar(worker, what, text):
@@ -165,30 +189,67 @@ def test_counts_that_are_none(worker, text):
     assert worker("built", "attack", "hag", text)["code"] == 2
 
 
-OPTIONS = {
-    "finetune": [
-        *("--task", "--dataset", "--backbone", "--weights", "--objective", "--bits", "--rule", "--layers"),
-        *("--feedback-scale", "--defence", "--rotate", "--image-size", "--batch-size", "--optimizer", "--device"),
-        *("--learning-rate", "--head-learning-rate-factor", "--weight-decay", "--schedule", "--augment", "--seeds"),
-        *("--preset", "-p", "--defence-param", "--plugin", "--data-dir", "--threads", "--patience"),
-    ],
-    "attack": ["--attack", "--gradient", "--epsilon", "-p", "--preset", "--surrogate", "--queries", "--batch-size"],
-    "audit": ["--attack", "--epsilon", "--control", "--budget", "--also", "--model", "--weights", "--task"],
-    "report": ["--html", "--where", "--figure"],
-    "search": ["--query", "--image", "-k"],
-    "import": ["--dataset"],
-    "export": ["--to"],
-}  # fmt: skip
+def options_of_commands() -> dict[str, list[str]]:
+    """Every option that takes a value, but for those that begin work on processes or clusters."""
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    taking = {
+        name: [
+            p.opts[0] for p in c.params if p.param_type_name == "option" and not p.is_flag and p.nargs == 1
+        ]
+        for name, c in commands.items()
+    }
+    return {name: sorted({*found} - {"--jobs", "--scheduler"}) for name, found in taking.items() if found}
 
 
-@examples(40)
+OPTIONS = options_of_commands()
+PLACES = {"--results", "--output", "--to", "--html"}
+"""Where something would be written."""
+NOWHERE = st.sampled_from(
+    ["", "\0", "a" * 300, "/dev/null", "/dev/null/x", "/proc/x", "file", "file/x", "\udcff"]
+)
+BRIEFLY = {
+    "finetune": ["--max-steps", "0", "--epochs", "1", "--image-size", "8"],
+    "pretrain": ["--image-size", "8", "--backbone", "none"],  # there is nothing to cut it short by
+    "study": ["study.toml", "--dry-run"],
+    "report": ["runs"],
+    "list": ["runs"],
+    "data": ["digits"],
+    "import": ["runs"],
+    "check": [],
+}
+
+
+@examples(60)
 @given(data=st.data(), command=st.sampled_from([*OPTIONS]))
 def test_options(worker, tmp_path, data, command):
     """Of a training that ends before it begins, and of runs that are not there."""
+    (tmp_path / "file").touch()
+    (tmp_path / "study.toml").write_text(STUDY)
     option = data.draw(st.sampled_from(OPTIONS[command]))
-    first = {"finetune": ["--max-steps", "0", "--epochs", "1", "--image-size", "8"], "report": [tmp_path]}
-    words = [command, *first.get(command, ["digits"]), option, data.draw(WORDS)]
-    worker.command(*words, *([] if command == "report" else ["--results", tmp_path / "results"]))
+    value = data.draw(NOWHERE if option in PLACES else WORDS)
+    words = [command, *BRIEFLY.get(command, ["digits"]), option, value]
+    try:
+        found = worker("surrounded", tmp_path, "{}", 0, *words)["value"]
+    except UnicodeEncodeError:  # no word that a shell could give
+        return
+    Worker.check(found)
+
+
+LINE = st.lists(
+    st.one_of(
+        st.sampled_from([*OPTIONS, *sorted({o for found in OPTIONS.values() for o in found}), "digits"]),
+        WORDS,
+    ),
+    max_size=4,
+)
+
+
+@examples(40)
+@given(words=LINE)
+def test_lines_of_any_words(worker, tmp_path, words):
+    if {"pretrain", "finetune"} & {*words}:
+        words = [*words, "--backbone", "none"]
+    Worker.check(worker("surrounded", tmp_path, "{}", 0, *words)["value"])
 
 
 @examples(20)

@@ -7,10 +7,12 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import pyarrow
 import pytest
 import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import csv, parquet
 
 from hashrobust.experiments.checksums import SealedFolder
 from hashrobust.experiments.store import Folder
@@ -85,8 +87,25 @@ def files(made: Path, suffix: str = "") -> list[str]:
     return [str(path.relative_to(made)) for path in found]
 
 
+TABLES = (".parquet", ".csv", ".npz")
+
+
+def check_stored(worker, path: Path) -> None:
+    found = worker("stored", path)
+    assert "value" in found or (found["code"] == 2 and path.name in found["refused"]), found
+
+
+def check_report(worker, results: Path) -> None:
+    place = results.parent / "report"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    found = worker("report", results, place)
+    assert "value" in found or found["code"] == 2, found
+
+
 def test_the_whole_folder_is_usable(worker, made, results):
     renewed(made, results)
+    assert worker("report", results, results.parent)["value"] > 5
     assert worker("tables", results)["value"] > 0
     for words in (["evaluate", "digits"], ["index", "digits"], ["search", "digits", "--query", 0]):
         worker.command(*words, "--results", results, codes=(0,))
@@ -106,6 +125,70 @@ def test_changed_bytes(worker, made, results, data, sealed):
         if sealed and path.name != "checksums.json":
             seal(path)
     use(worker, results)
+
+
+# Tables and arrays by themselves
+
+
+@examples(40)
+@given(data=st.data())
+def test_changed_tables_and_arrays(worker, made, tmp_path, data):
+    whole = made / data.draw(st.sampled_from([name for suffix in TABLES for name in files(made, suffix)]))
+    path = tmp_path / whole.name
+    path.write_bytes(data.draw(mutated(whole.read_bytes())))
+    check_stored(worker, path)
+
+
+COLUMNS = st.one_of(
+    st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), min_size=4, max_size=4),
+    st.lists(st.one_of(st.none(), st.floats()), min_size=4, max_size=4),
+    st.lists(st.one_of(st.none(), st.text(max_size=5)), min_size=4, max_size=4),
+    st.sampled_from(
+        [[True, None, False, True], [None] * 4, [[1], [], None, [2, 3]], [{"a": 1}] * 4, [b"\xff"] * 4]
+    ),
+)
+
+
+@examples(20)
+@given(data=st.data())
+def test_tables_of_other_columns(worker, made, results, data):
+    """Of what an attack or a training left, seen by a report."""
+    renewed(made, results)
+    path = results / data.draw(st.sampled_from(files(made, ".parquet") + files(made, ".csv")))
+    is_text = path.suffix == ".csv"
+    table = csv.read_csv(path) if is_text else parquet.read_table(path)
+    for _ in range(data.draw(st.integers(1, 3))):
+        name = data.draw(st.one_of(st.sampled_from(table.column_names), st.text(max_size=4)))
+        values = pyarrow.array((data.draw(COLUMNS) * len(table))[: len(table)])
+        if name not in table.column_names:
+            table = table.append_column(name, values)
+        elif data.draw(st.booleans()):
+            table = table.drop_columns(name)
+        else:
+            table = table.set_column(table.column_names.index(name), name, values)
+        if not table.column_names:
+            break
+    if is_text:
+        path.write_text(table.to_pandas().to_csv(index=False), errors="replace")
+    else:
+        parquet.write_table(table, path)
+    seal(path)
+    check_stored(worker, path)
+    check_report(worker, results)
+
+
+@examples(4)
+@given(data=st.data())
+def test_reports_of_changed_folders(worker, made, results, data):
+    renewed(made, results)
+    path = results / data.draw(st.sampled_from(files(made)))
+    if path.suffix == ".json" and path.name != "checksums.json":
+        path.write_text(json.dumps(data.draw(misshapen(json.loads(path.read_text())))))
+    else:
+        path.write_bytes(data.draw(mutated(path.read_bytes())))
+    if path.name != "checksums.json":
+        seal(path)
+    check_report(worker, results)
 
 
 @examples(15)

@@ -135,7 +135,17 @@ def test_damaged_examples_are_told(tmp_path):
     (tmp_path / "bad.npz").write_bytes(b"not a zip file")
     np.savez(tmp_path / "part.npz", clean=np.zeros((1, 4, 4, 1), np.uint8))
     np.savez(tmp_path / "pickle.npz", clean=np.array([{}], dtype=object))
-    for name in ("bad", "part", "pickle"):
+    images = np.zeros((1, 4, 4, 1), np.uint8)
+    whole = {"clean": images, "adversarial": images, "labels": np.array(["a"])}
+    found = {
+        f"{what}_{kind}": images[:, None, ..., 0] for what in ("retrieved", "relevant") for kind in whole
+    }
+    np.savez(tmp_path / "flat.npz", **whole, **found)
+    named = {"predicted_clean": ["a"], "predicted_adversarial": ["a"]}
+    np.savez(tmp_path / "floats.npz", **whole | named | {"clean": images / 1})
+    np.savez(tmp_path / "few.npz", **whole | named | {"labels": np.array([])})
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "flat.npz").read_bytes()[:-60] + bytes(60))
+    for name in ("bad", "part", "pickle", "flat", "floats", "few", "cut"):
         with pytest.raises(StoreError, match="holds no attack examples"):
             attack_examples(tmp_path / f"{name}.npz", tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()

@@ -11,7 +11,7 @@ from hashrobust.errors import InputError, UnknownNameError
 from hashrobust.experiments.attack_runs import build
 from hashrobust.experiments.config import AttackConfig, stored_values
 from hashrobust.experiments.store import config_hash
-from hashrobust.options import added
+from hashrobust.options import MOST_THREADS, added, check_at_most, check_fit
 from hashrobust.registry import did_you_mean
 
 DEFAULT_ATTACKS: Mapping[str, str] = {"hashing": "center", "classification": "pgd"}
@@ -62,6 +62,8 @@ class AuditConfig:
     also: tuple[str, ...] = added(())
 
     def __post_init__(self) -> None:
+        check_fit(self)
+        check_at_most("threads", self.threads, MOST_THREADS)
         if self.budget not in BUDGETS:
             raise UnknownNameError(
                 f"unknown budget '{self.budget}': {did_you_mean(self.budget, list(BUDGETS))}"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hashrobust.errors import InputError
+from hashrobust.experiments.documents import Place, place_of_too_much
 
-Keys = tuple[str | int, ...]
+Keys = Place
 """Where something stands: keys of tables, and positions in arrays of tables from 0."""
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
@@ -46,7 +47,11 @@ class StudyFile:
             raise InputError(
                 f"study file '{path}' is no TOML: {error}: see studies/quick.toml for one"
             ) from error
-        return cls(path, text, content, _places(text.splitlines()))
+        file = cls(path, text, content, _places(text.splitlines()))
+        if too_much := place_of_too_much(content):
+            name = next(key for key in reversed(too_much) if isinstance(key, str))
+            raise file.error(too_much, f"{name} is more than 64 bits hold: give a smaller number")
+        return file
 
     def error(self, keys: Keys, sentence: str, *values: object, within: Keys = ()) -> InputError:
         """An error that names the file and the line of a key, or of values that stand below it.

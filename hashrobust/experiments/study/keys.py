@@ -9,6 +9,7 @@ from typing import Any
 
 from hashrobust.errors import InputError
 from hashrobust.experiments.config import parse_epsilon
+from hashrobust.options import MOST_BITS, MOST_IMAGE_SIZE, MOST_THREADS
 from hashrobust.registry import did_you_mean
 
 TASKS = ("hashing", "classification")
@@ -47,10 +48,12 @@ def _one_of(*known: str) -> Callable[[Any], str]:
     return read
 
 
-def _whole(least: int) -> Callable[[Any], int]:
+def _whole(least: int, most: int | None = None) -> Callable[[Any], int]:
     def read(value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InputError(f"{value!r} is no whole number of at least {least}")
+        if most is not None and value > most:
+            raise InputError(f"{value} is more than {most}")
         return value
 
     return read
@@ -132,7 +135,7 @@ KEYS: Mapping[str, Key] = {
     "backbones": Key(_name, '["lenet"]'),
     "weights": Key(_one_of(*WEIGHTS), '["pretrained"]'),
     "objectives": Key(_objective, '["dpsh"]'),
-    "bits": Key(_whole(1), "[32]"),
+    "bits": Key(_whole(1, MOST_BITS), "[32]"),
     "rules": Key(_name, '["bp", "frsf"]'),
     "scales": Key(_one_of(*SCALES), '["xavier"]'),
     "layers": Key(_name, '["*", "backbone.*"]'),
@@ -142,8 +145,8 @@ KEYS: Mapping[str, Key] = {
     "seeds": Key(_whole(0), "[0, 1, 2]"),
     "steps": Key(_steps, f'[0, 100, "{ALL_STEPS}"]', field="max_steps"),
     "queries": Key(_whole(1), "200", axis=False),
-    "threads": Key(_whole(1), "1", axis=False),
-    "image_size": Key(_whole(1), "224", axis=False),
+    "threads": Key(_whole(1, MOST_THREADS), "1", axis=False),
+    "image_size": Key(_whole(1, MOST_IMAGE_SIZE), "224", axis=False),
     "attack": Key(_table, "{ batch_size = 100 }", axis=False),
     "pretrain": Key(_table, "{ epochs = 30 }", axis=False),
     "finetune": Key(_tables, "{ hashing = { epochs = 20 } }", axis=False),

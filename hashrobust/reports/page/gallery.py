@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hashrobust.errors import StoreError
-from hashrobust.experiments import store
 from hashrobust.experiments.store import Folder
 from hashrobust.reports import labels
+from hashrobust.reports.examples import read_examples
 from hashrobust.reports.page.groups import Group, epsilon_rank, percent, twins
 
 EXAMPLES = "examples/examples.npz"
@@ -112,10 +111,10 @@ def _entry(
     group: Group, by_rule: Group | None, runs: dict[str, Folder], pictures: Pictures
 ) -> dict[str, Any]:
     """The exact attack's examples; the rule gradient's below each, where they are of the same queries."""
-    arrays = _load(_folder(group, runs))
+    arrays = read_examples(_folder(group, runs).file(EXAMPLES, made_by="attack"))
     other: dict[str, NDArray[Any]] | None = None
     if by_rule is not None and _folder(by_rule, runs).has(EXAMPLES):
-        other = _load(_folder(by_rule, runs))
+        other = read_examples(_folder(by_rule, runs).file(EXAMPLES, made_by="attack"))
         other = other if np.array_equal(other["clean"], arrays["clean"]) else None
     metric, word = group.metric, _WORDS.get(str(group.row["gradient"]), str(group.row["gradient"]))
     said = f"{labels.name(metric)} {percent(group.mean(f'clean_{metric}'))}% unattacked; attacked, {word}: "
@@ -159,13 +158,3 @@ def _row(
         named = str(arrays[f"predicted_{kind}"][place])
         row |= {"predicted": named, "right": named == str(arrays["labels"][place])}
     return row
-
-
-def _load(attack: Folder) -> dict[str, NDArray[Any]]:
-    path = attack.file(EXAMPLES, made_by="attack")
-    try:
-        arrays = store.read_arrays(path)
-        assert arrays["clean"].shape == arrays["adversarial"].shape
-    except (OSError, ValueError, KeyError, EOFError, AssertionError) as error:
-        raise StoreError(f"'{path}' holds no attack examples ({error}): make the attack again") from error
-    return arrays

@@ -21,6 +21,12 @@ CASES: dict[str, tuple[list[tuple[str, str]], int, str]] = {
     "a number among names": ([('["bp", "frsf"]', '["bp", 3]')], 7, "rules: 3 is no name"),
     "text among numbers": ([("[12]", '["12"]')], 6, "bits: '12' is no whole number of at least 1"),
     "a truth among numbers": ([("[12]", "[true]")], 6, "bits: True is no whole number"),
+    "a number that 64 bits do not hold": (
+        [("[12]", f"[0x{'f' * 5000}]")],
+        6,
+        "bits is more than 64 bits hold",
+    ),
+    "a rate that 64 bits do not hold": ([("2e-3", f"0x{'f' * 500}")], 23, "learning_rate is more than 64"),
     "no bits": ([("[12]", "[0]")], 6, "bits: 0 is no whole number of at least 1"),
     "an empty axis": ([('["bp", "frsf"]', "[]")], 7, "rules is empty, so that nothing would be run"),
     "a negative seed": ([("queries = 12", "seeds = [-1]")], 10, "seeds: -1 is no whole number of at least 0"),
