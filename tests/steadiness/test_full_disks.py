@@ -227,7 +227,7 @@ def test_disks_whose_power_fails(
         with failing_disk(kind, tmp_path / str(number)) as (place, power_fails):
             results = task.begin(place)
             os.sync()
-            process = zygote.start(*task.said_for(results))
+            process = zygote.start(*task.said_for(results), durable=True)
             time.sleep(draw.uniform(0, 1.5 * task.seconds))
             power_fails(process)
             check_kept(task, results)
