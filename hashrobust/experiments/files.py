@@ -115,7 +115,7 @@ def staging(path: Path, *, replacing: bool = False) -> Iterator[Path]:
     _make_parents(path)
     try:
         with _told_of(path, hidden / path.name), ExitStack() as stack:
-            with alone(path.parent):
+            with alone(path.parent), _told_of(path, hidden):
                 for left in path.parent.glob(f"{_STAGING}*"):
                     _remove_if_abandoned(left)
                 (hidden / path.name).mkdir(parents=True)

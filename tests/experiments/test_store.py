@@ -181,8 +181,15 @@ def test_a_disk_that_became_read_only_is_told_by_the_name_that_the_user_knows(
 
     for place in ("touch", "unlink"):
         monkeypatch.setattr(Path, place, refuse)
-    with pytest.raises(UnwritableError, match=r"a.json' cannot be written .Read-only file system.: make"):
+    told = "' cannot be written .Read-only file system.: make"
+    with pytest.raises(UnwritableError, match=f"^'{folder.path}/a.json{told}"):
         folder.write_json("a.json", 1)
+    monkeypatch.setattr(Path, "mkdir", lambda path, **options: None if path.exists() else refuse(path.parent))
+    with (
+        pytest.raises(UnwritableError, match=f"^'{folder.path}/export{told}"),
+        staging(folder.path / "export"),
+    ):
+        pass
 
 
 def test_what_is_written_is_on_the_disk_before_it_has_its_name(
