@@ -59,7 +59,7 @@ def test_killed_again_and_again_nothing_is_lost_torn_or_made_twice(
         for run in list_runs(results):
             assert run.damaged() == []
             assert [name for attack in run.attacks() for name in attack.damaged()] == []
-    zygote.finish(*words)
+    zygote.finish(*words, forking=True)
     found, wanted = contents(results), contents(undisturbed)
     assert sorted(found) == sorted(wanted)
     assert [name for name in wanted if found[name] != wanted[name]] == []
@@ -82,7 +82,7 @@ def test_interrupted_it_says_so_and_can_go_on(
 ) -> None:
     results = tmp_path / "results"
     long = study(("epochs = 3", "epochs = 5000\npatience = 0"))
-    process = zygote.start("study", long, "--results", results, "--jobs", jobs)
+    process = zygote.start("study", long, "--results", results, "--jobs", jobs, forking=True)
     wait_for(process, results, "*csq*/checkpoints/epoch-002.safetensors")
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
