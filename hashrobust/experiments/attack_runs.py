@@ -115,10 +115,10 @@ def attack_cost(
     Raises:
         InputError: see `attack_run`.
     """
-    with run.lock(), threads(config.threads):
+    with threads(config.threads):
         attack = build(config)
         where = Where(data_dir, device, Silent())
-        subject = where.open(run)
+        subject = where.open_beside(run)
         config, surrogate = where.with_surrogate(run, config, None)
         return Bench.prepare(subject, with_gradient(config, attack), attack, surrogate).cost()
 

@@ -85,7 +85,7 @@ def export_run(
         run.file(FEEDBACK, made_by=run.command)
     data = load_run_data(run, data_dir)
     images = data.asked.load(range(min(IMAGES, len(data.asked))))
-    with staging(to) as place:
+    with staging(to, replacing=True) as place:
         checked = _write_model(place, model, images, onnx=onnx, progress=progress)
         shutil.copyfile(run.path / MODEL, place / MODEL)
         if feedback:
@@ -94,9 +94,6 @@ def export_run(
         (place / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
         (place / CARD).write_text(card(run, description), encoding="utf-8")
         SealedFolder(place).seal(*(path.name for path in place.iterdir()))
-        if to.exists():
-            shutil.rmtree(to)
-        place.rename(to)
     return description
 
 

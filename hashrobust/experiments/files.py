@@ -49,6 +49,8 @@ def file_digest(path: Path) -> str:
 def writing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when not.
 
+    What was written is on the disk before it has its name, so that no loss of power leaves half of it.
+
     Raises:
         UnwritableError: the place cannot be written (read-only, full, no such folder).
     """
@@ -59,9 +61,16 @@ def writing(path: Path) -> Iterator[Path]:
         with _told_of(path, temporary), _made(temporary):
             yield temporary
             temporary.chmod(0o644)
+            _to_disk(temporary)
             temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # read-only by now: what went wrong before is what is told
+            temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _make_parents(path: Path) -> None:
@@ -91,10 +100,10 @@ def clear_abandoned(folder: Path) -> None:
 
 
 @contextmanager
-def staging(path: Path) -> Iterator[Path]:
-    """A new folder to be filled and renamed to `path`, in a hidden one beside it that goes when the block ends.
+def staging(path: Path, *, replacing: bool = False) -> Iterator[Path]:
+    """A new folder to be filled, in a hidden one beside `path`, and renamed to it when the block ends well.
 
-    Hidden ones that killed processes left there go first.
+    Hidden ones that killed processes left there go first. What stands at `path` is in the way, unless `replacing`.
 
     Raises:
         UnwritableError: the place cannot be written.
@@ -103,12 +112,18 @@ def staging(path: Path) -> Iterator[Path]:
     _make_parents(path)
     try:
         with _told_of(path, hidden / path.name), ExitStack() as stack:
-            with alone(path.parent):
+            with alone(path.parent), _told_of(path, hidden):
                 for left in path.parent.glob(f"{_STAGING}*"):
                     _remove_if_abandoned(left)
                 (hidden / path.name).mkdir(parents=True)
                 stack.enter_context(alone(hidden))
             yield hidden / path.name
+            for file in (hidden / path.name).rglob("*"):
+                if file.is_file():
+                    _to_disk(file)
+            if replacing and path.exists():
+                path.rename(hidden / "old")
+            (hidden / path.name).rename(path)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
@@ -176,9 +191,14 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
+        except BlockingIOError as error:
             raise BusyError(
                 f"run folder '{folder}' is in use by another process: wait for it to end"
+            ) from error
+        except OSError as error:
+            raise UnwritableError(
+                f"'{folder}' lies on a file system that cannot lock files ({error.strerror}), so that two processes "
+                "might write there at once: choose another place with --results, or mount it with locks"
             ) from error
         for stale in folder.rglob(_STALE):
             if stale.is_file():  # reports write into runs that they do not hold

@@ -65,7 +65,6 @@ def import_run(
             with folder.writing(file) as temporary:
                 shutil.copyfile(directory / file, temporary)
         load_imported(folder)
-        folder.path.rename(path)
     return Folder.open(path)
 
 

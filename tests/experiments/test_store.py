@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -8,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -233,6 +234,57 @@ def test_places_that_cannot_be_written_say_so(
     assert names(folder.path) == before
 
 
+def test_a_disk_that_became_read_only_is_told_by_the_name_that_the_user_knows(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be removed there either, not even what was never made."""
+
+    def refuse(path: Path, *args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    for place in ("touch", "unlink"):
+        monkeypatch.setattr(Path, place, refuse)
+    told = "' cannot be written .Read-only file system.: make"
+    with pytest.raises(UnwritableError, match=f"^'{folder.path}/a.json{told}"):
+        folder.write_json("a.json", 1)
+    monkeypatch.setattr(Path, "mkdir", lambda path, **options: None if path.exists() else refuse(path.parent))
+    with (
+        pytest.raises(UnwritableError, match=f"^'{folder.path}/export{told}"),
+        staging(folder.path / "export"),
+    ):
+        pass
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a list could survive a loss of power that the files on it, or its own content, do not."""
+    on_disk: dict[int, bytes] = {}
+    renamed: list[str] = []
+    replace, rename = Path.replace, Path.rename
+
+    def flush(descriptor: int) -> None:
+        file = os.fstat(descriptor).st_ino
+        on_disk[file] = Path(f"/dev/fd/{descriptor}").read_bytes()
+
+    def check(temporary: Path, target: Path) -> None:
+        renamed.append(target.name)
+        files = [temporary] if temporary.is_file() else [p for p in temporary.rglob("*") if p.is_file()]
+        assert files and all(on_disk[file.stat().st_ino] == file.read_bytes() for file in files)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Path, "replace", lambda path, to: (check(path, to), replace(path, to))[1])
+    monkeypatch.setattr(Path, "rename", lambda path, to: (check(path, to), rename(path, to))[1])
+    with folder.writing("model.safetensors") as temporary:
+        save_tensors({"weight": torch.ones(3)}, temporary, {})
+    folder.write_json("metrics.json", 1)
+    folder.add_timing(seconds=1.0)
+    with staging(folder.path / "export") as place:
+        (place / "model.py").write_text("model = None")
+    lists = ["checksums.json"]
+    assert renamed == ["model.safetensors", *lists, "metrics.json", *lists, "timing.json", "export"]
+
+
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     """What the system says of larger ones, whatever library writes them, it says of a full disk too."""
@@ -282,6 +334,29 @@ def test_one_process_at_a_time(folder: Folder) -> None:
     with folder.lock():
         assert "is in use by another process: wait for it to end" in ask()
     assert ask() == "held"
+
+
+def test_a_file_system_without_locks_is_no_other_process(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: object, kind: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for wait in (False, True):
+        with pytest.raises(UnwritableError, match="cannot lock files"), folder.lock(wait=wait):
+            pass
+
+
+def test_what_another_process_is_about_to_write_into_a_run_stays(
+    at_work: Callable[..., tuple[BaseProcess, Connection]], folder: Folder
+) -> None:
+    """A report or a picture, for which nobody holds the run."""
+    other, pipe = at_work(_write_until_told, folder.path / "report" / "summary.md")
+    with folder.lock():
+        pipe.send("go on")
+        other.join(20)
+    assert other.exitcode == 0 and folder.has("report/summary.md")
 
 
 def test_what_a_killed_process_left_is_removed_when_the_folder_is_next_held(folder: Folder) -> None:
@@ -383,7 +458,16 @@ def test_a_folder_appears_whole_and_what_a_killed_process_left_goes(
     assert str(raised.value).startswith(f"'{tmp_path / 'export'}' cannot be written")
     with staging(tmp_path / "export") as place:
         (place / "model.safetensors").write_text("whole")
-        place.rename(tmp_path / "export")
+    assert {path.name for path in tmp_path.iterdir()} == {"export", left.name}
+    with pytest.raises(OSError, match="not empty"), staging(tmp_path / "export") as place:
+        (place / "model.safetensors").write_text("other")
+    assert (tmp_path / "export" / "model.safetensors").read_text() == "whole"
+    for code in (errno.ENOSPC, 0):
+        with suppress(UnwritableError), staging(tmp_path / "export", replacing=True) as place:
+            (place / "model.py").write_text("new")
+            if code:
+                raise OSError(code, os.strerror(code))
+        assert names(tmp_path / "export") == {"model.safetensors" if code else "model.py"}
     assert {path.name for path in tmp_path.iterdir()} == {"export", left.name}
 
 
