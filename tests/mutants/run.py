@@ -41,7 +41,7 @@ class Area:
 LOOP = ("_loop", "_ball", "_best", "_optimizers", "_alpha", "_random")
 SCORES = ("_ties", "ranking", "bootstrap", "_inputs", "styles", "summary")
 AREAS = {
-    "rules": Area(("hashrobust/rules/*.py",), ("tests/rules/test_*.py",)),
+    "rules": Area(("hashrobust/rules/*.py",), ("tests/rules/test_*.py", "tests/test_attackable.py")),
     "attacks": Area(tuple(f"hashrobust/attacks/{name}.py" for name in LOOP), ("tests/attacks/test_*.py",)),
     "metrics": Area(tuple(f"hashrobust/metrics/{name}.py" for name in SCORES), ("tests/test_metrics_*.py",)),
     "attackable": Area(("hashrobust/models/attackable.py",), ("tests/test_attackable.py",)),

@@ -19,6 +19,7 @@ from hashrobust.rules import (
     feedback_state,
     rule_of,
     rules,
+    takes_scale,
 )
 
 
@@ -273,3 +274,17 @@ def test_a_converted_torchvision_model_computes_the_same() -> None:
     x = torch.randn(2, 3, 32, 32, requires_grad=True)
     assert torch.equal(model(x), plain(x))
     assert torch.equal(model.eval()(x), plain.eval()(x))
+
+
+def test_which_rules_have_a_scale() -> None:
+    assert {name for name in rules if takes_scale(name)} == {"fa", "usf", "brsf", "frsf"}
+
+
+def test_parts_converted_apart_are_told() -> None:
+    model = small()
+    convert(model[0], "frsf", seed=4)
+    convert(model[4], "frsf", seed=11, scale="matched")
+    with pytest.raises(InputError, match=r"differ in their seed \(11, 4\): convert it as a whole"):
+        feedback_seed(model)
+    with pytest.raises(InputError, match=r"differ in their scale \(matched, xavier\)"):
+        feedback_scale(model)

@@ -419,3 +419,15 @@ def test_refusals() -> None:
     convert(part, "dfa", probe=x)
     with pytest.raises(InputError, match="loss was taken of a part"):
         part.head(part.hidden(torch.randn(4, 6, dtype=torch.float64, requires_grad=True))).sum().backward()
+
+
+class Pooled(nn.Sequential):
+    """One answer for all of a batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean(0, keepdim=True)
+
+
+def test_a_network_that_does_not_answer_for_each_sample_is_refused() -> None:
+    with pytest.raises(InputError, match=r"outputs \(B, K\)"):
+        convert(Pooled(nn.Linear(4, 4), nn.Linear(4, 2)), "dfa", probe=torch.randn(2, 4))

@@ -269,3 +269,23 @@ def test_alignment_of_zero_weights_is_undefined() -> None:
     (found,) = alignment(layer)
     assert math.isnan(found.angle_degrees)
     assert math.isnan(found.norm_ratio)
+
+
+def test_draws_are_single_precision_products_of_the_stream() -> None:
+    """Bit for bit, also where the step of the grid is no power of two and a block's last word is half used."""
+    size, bound, key = 2**17 + 5, 0.3, ("fa", 4)
+    seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest(), "little")
+    integers = np.random.SFC64(seed).random_raw(size // 2 + 1).view(np.int32)[:size]
+    expected = integers.astype(np.float32) * np.float32(bound / 2**31)
+    drawn = keyed_uniform(torch.Size((5, size // 5)), bound, *key)
+    assert drawn.dtype == torch.float32
+    assert np.array_equal(drawn.flatten().numpy(), expected[: drawn.numel()])
+
+
+def test_a_redraw_is_the_same_whatever_the_type_of_its_key() -> None:
+    model = network()
+    convert(model, "brsf")
+    redraw_feedback(model, 1, 2)
+    first = feedback_state(model)
+    redraw_feedback(model, np.int64(1), np.int32(2))
+    assert same(first, feedback_state(model))
