@@ -29,7 +29,7 @@ class SignalAgreement:
 def signal_agreement(model: nn.Module, images: Tensor) -> list[SignalAgreement]:
     """Compare both errors of the sum of tanh(z) o sign(z) at each converted layer, the last layer first.
 
-    `images` (B, C, H, W). A layer that is called several times counts with its last call.
+    `images` (B, C, H, W). A layer that is called several times counts with its last call; plain models have none.
     """
     by_rule = _signals(model, images)
     with exact_gradient(model):
@@ -66,7 +66,7 @@ def _signals(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         with torch.enable_grad():
             z = model(images.detach().clone().requires_grad_(True))
             score = (torch.tanh(z) * torch.where(z >= 0, 1.0, -1.0).detach()).sum()
-            errors = torch.autograd.grad(score, list(inputs.values()))
+            errors = torch.autograd.grad(score, list(inputs.values())) if inputs else ()
     finally:
         for handle in handles:
             handle.remove()

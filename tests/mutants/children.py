@@ -99,7 +99,11 @@ def first_failure(path: Path, source: str, names: list[str]) -> str:
     plainly = SourceFileLoader.get_code
 
     def get_code(loader: SourceFileLoader, name: str) -> CodeType | None:
-        return compile(source, str(path), "exec") if Path(loader.path).resolve() == path else plainly(loader, name)
+        return (
+            compile(source, str(path), "exec")
+            if Path(loader.path).resolve() == path
+            else plainly(loader, name)
+        )
 
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
     chosen = _Chosen(names)

@@ -288,3 +288,10 @@ def test_parts_converted_apart_are_told() -> None:
         feedback_seed(model)
     with pytest.raises(InputError, match=r"differ in their scale \(matched, xavier\)"):
         feedback_scale(model)
+
+
+def test_a_subclass_is_told_apart_from_other_layers() -> None:
+    model = nn.ModuleDict({"odd": Odd(3, 3), "embedding": nn.Embedding(3, 3), "plain": nn.Linear(3, 3)})
+    left = convert(model, "usf").left
+    assert left["odd"] == "Odd is a subclass of Linear, which may compute something else"
+    assert left["embedding"] == "Embedding is not a layer that rules know"

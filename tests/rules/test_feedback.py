@@ -259,6 +259,7 @@ def test_alignment_against_numpy() -> None:
             v = m if rule == "fa" else m * np.sign(w)
             cosine = v @ w / np.linalg.norm(v) / np.linalg.norm(w)
             assert found.angle_degrees == pytest.approx(np.degrees(np.arccos(cosine)), rel=1e-5)
+            assert type(found.norm_ratio) is float  # JSON and CSV hold it
             assert found.norm_ratio == pytest.approx(np.linalg.norm(v) / np.linalg.norm(w), rel=1e-5)
 
 
