@@ -290,3 +290,51 @@ def test_a_redraw_is_the_same_whatever_the_type_of_its_key() -> None:
     first = feedback_state(model)
     redraw_feedback(model, np.int64(1), np.int32(2))
     assert same(first, feedback_state(model))
+
+
+@pytest.mark.parametrize(("factor", "angle"), [(0.7, 0.0), (-3.0, 180.0)])
+def test_the_angle_of_parallel_feedback(factor: float, angle: float) -> None:
+    """Rounding takes some of these cosines beyond 1."""
+    torch.manual_seed(0)
+    for size in range(1, 80):
+        layer = nn.Linear(size, 1)
+        convert(layer, "fa")
+        load_feedback_state(layer, {"": factor * layer.weight.detach()})
+        (found,) = alignment(layer)
+        assert found.angle_degrees == pytest.approx(angle, abs=0.1)
+
+
+def test_small_weights_have_a_norm_too() -> None:
+    layer = nn.Linear(3, 2)
+    with torch.no_grad():
+        layer.weight.fill_(1e-3)
+    convert(layer, "frsf", scale="matched")
+    (found,) = alignment(layer)
+    assert found.norm_ratio == pytest.approx(1, rel=1e-5)
+
+
+def test_a_graph_keeps_what_it_was_built_with_when_a_state_is_loaded() -> None:
+    layer = nn.Linear(6, 4)
+    convert(layer, "fa")
+    drawn = feedback_state(layer)[""]
+    x = torch.ones(1, 6, requires_grad=True)
+    y = layer(x).sum()
+    load_feedback_state(layer, {"": drawn + 1})
+    y.backward()
+    torch.testing.assert_close(x.grad[0], drawn.sum(0))
+
+
+def test_states_are_laid_out_as_files_are() -> None:
+    layer = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+    convert(layer, "fa")
+    stored = feedback_state(layer)
+    assert stored[""].is_contiguous()
+    assert same(load(save(stored)), stored)
+
+
+def test_norms_are_summed_in_double_precision() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(300, 200)
+    convert(layer, "frsf", scale="matched")
+    expected = np.linalg.norm(layer.weight.detach().double().numpy())
+    assert feedback_state(layer)[".norm"].item() == pytest.approx(expected, rel=1e-13)

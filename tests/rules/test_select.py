@@ -96,3 +96,8 @@ def test_a_layer_that_two_patterns_fit_is_chosen() -> None:
 def test_hints(pattern: str, said: str) -> None:
     with pytest.raises(InputError, match=f"fit no module of the network: {said}"):
         convert(lenet(), "frsf", layers=pattern)
+
+
+def test_backpropagation_takes_no_empty_pattern_either() -> None:
+    with pytest.raises(InputError, match="leave layers out"):
+        convert(lenet(), "bp", layers="")
