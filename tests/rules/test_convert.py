@@ -302,7 +302,7 @@ def test_what_is_said_where_nothing_can_be_converted() -> None:
     with pytest.raises(InputError, match=r"of this Sequential: .* Linear layer; the model holds no weights$"):
         convert(nn.Sequential(nn.ReLU()), "frsf")
     with pytest.raises(
-        InputError, match="layer; '0': Odd is a subclass of Linear.*; '1': Embedding is not .* know$"
+        InputError, match=r"layer; '0': Odd is a subclass of Linear.*; '1': Embedding is not .* know$"
     ):
         convert(nn.Sequential(Odd(2, 2), nn.Embedding(3, 2)), "frsf")
     with pytest.raises(InputError) as raised:

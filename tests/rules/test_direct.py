@@ -493,3 +493,14 @@ def test_images_of_another_size_are_refused_with_both_sizes() -> None:
     convert(model, "dfa", probe=torch.zeros(2, 1, 8, 8))
     with pytest.raises(InputError, match=r"'1' reads 98 numbers of a sample, and dfa drew a matrix for 72: "):
         model(torch.zeros(2, 1, 9, 9))
+
+
+def test_outputs_may_be_written_to() -> None:
+    model, x = conv_net()
+    convert(model, "dfa", probe=x)
+    torch.manual_seed(0)
+    (2 * model(x)).sum().backward()
+    expected = model.hidden.weight.grad.clone()
+    model.zero_grad()
+    model(x).mul_(2).sum().backward()
+    torch.testing.assert_close(model.hidden.weight.grad, expected)

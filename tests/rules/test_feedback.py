@@ -226,7 +226,9 @@ def test_a_state_that_does_not_fit_is_refused_whole() -> None:
     convert(model, "frsf")
     before = feedback_state(model)
     wrong = {"conv": before["conv"] * 2, "linear": before["linear"].t(), "other": before["deep"]}
-    with pytest.raises(InputError, match=r"missing: 'deep'; unexpected: 'other'; .*'linear' \(30, 20\)"):
+    with pytest.raises(
+        InputError, match=r"missing: 'deep'; unexpected: 'other'; .*'linear' \(30, 20\) for \(20, 30\)\)"
+    ):
         load_feedback_state(model, wrong)
     assert same(before, feedback_state(model))
     with pytest.raises(InputError, match="unexpected"):
