@@ -419,3 +419,88 @@ def test_refusals() -> None:
     convert(part, "dfa", probe=x)
     with pytest.raises(InputError, match="loss was taken of a part"):
         part.head(part.hidden(torch.randn(4, 6, dtype=torch.float64, requires_grad=True))).sum().backward()
+
+
+class Pooled(nn.Sequential):
+    """One answer for all of a batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean(0, keepdim=True)
+
+
+def test_a_network_that_does_not_answer_for_each_sample_is_refused() -> None:
+    with pytest.raises(InputError, match=r"outputs \(B, K\)"):
+        convert(Pooled(nn.Linear(4, 4), nn.Linear(4, 2)), "dfa", probe=torch.randn(2, 4))
+
+
+def test_outputs_of_more_dimensions_are_rows_of_numbers() -> None:
+    torch.manual_seed(0)
+    flat = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 6))
+    shaped = nn.Sequential(*copy.deepcopy(flat), nn.Unflatten(1, (2, 3)))
+    x = torch.randn(7, 4)
+    for model in (flat, shaped):
+        convert(model, "dfa", probe=x)
+        loss_of(model(x).flatten(1)).backward()
+    assert torch.equal(flat[0].weight.grad, shaped[0].weight.grad)
+
+
+class Scaled(nn.Sequential):
+    """Tells the shape of its images, and scales them first."""
+
+    input_shape = (4,)
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+        self.scale = nn.Parameter(torch.full((4,), 2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * self.scale)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_which_layers_read_the_image_depends_on_no_training(frozen: bool, dtype: torch.dtype) -> None:
+    """Numbers that scale pixels are no weights before a layer; frozen weights are."""
+    model = Scaled().to(dtype)
+    model.requires_grad_(not frozen)
+    convert(model, "dfa")
+    assert set(feedback_state(model)) == {"2"}
+    assert all(parameter.requires_grad is not frozen for parameter in model.parameters())
+
+
+class Prototypes(nn.Module):
+    """Its middle layer reads one row whatever the batch."""
+
+    input_shape = (4,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.middle, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        return self.head(h + self.middle(h.mean(0, keepdim=True)))
+
+
+def test_a_row_for_all_samples_is_told_from_a_row_for_one() -> None:
+    report = convert(Prototypes(), "dfa")
+    assert report.converted == ("stem", "head")
+    assert "row" in report.left["middle"]
+
+
+def test_images_of_another_size_are_refused_with_both_sizes() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    convert(model, "dfa", probe=torch.zeros(2, 1, 8, 8))
+    with pytest.raises(InputError, match=r"'1' reads 98 numbers of a sample, and dfa drew a matrix for 72: "):
+        model(torch.zeros(2, 1, 9, 9))
+
+
+def test_outputs_may_be_written_to() -> None:
+    model, x = conv_net()
+    convert(model, "dfa", probe=x)
+    torch.manual_seed(0)
+    (2 * model(x)).sum().backward()
+    expected = model.hidden.weight.grad.clone()
+    model.zero_grad()
+    model(x).mul_(2).sum().backward()
+    torch.testing.assert_close(model.hidden.weight.grad, expected)

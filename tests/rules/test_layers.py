@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -265,3 +266,15 @@ def test_a_matched_norm_needs_weights() -> None:
     with pytest.raises(InputError, match="zero weights"):
         convert(layer, "frsf", scale="matched")
     assert type(layer) is nn.Linear
+
+
+def test_the_memory_of_v_is_cut_to_each_layer() -> None:
+    """Otherwise torch resizes it, with a warning, each time."""
+    layers = [nn.Linear(9, 8), nn.Conv2d(1, 2, 3), nn.Linear(2, 3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for layer, x in zip(
+            layers, (torch.ones(2, 9), torch.ones(2, 1, 3, 3), torch.ones(2, 2)), strict=True
+        ):
+            convert(layer, "frsf")
+            layer(x.requires_grad_()).sum().backward()
