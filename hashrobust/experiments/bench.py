@@ -27,8 +27,9 @@ from hashrobust.errors import InputError
 from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.gradient_checks import difference_facts, gradient_facts
 from hashrobust.experiments.gradient_path import differentiated, gradient_path
+from hashrobust.experiments.opened import Model
 from hashrobust.experiments.store import config_hash
-from hashrobust.experiments.subject import Model, Subject, check_surrogate
+from hashrobust.experiments.subject import Subject, check_surrogate
 from hashrobust.rules import redraw_feedback
 
 EXAMPLES = 6
