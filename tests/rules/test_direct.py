@@ -529,3 +529,25 @@ def test_parts_may_read_anything() -> None:
     report = convert(Joined(), "dfa", probe=torch.randn(4, 4))
     assert report.converted == ("stem", "head")
     assert "row" in report.left["single"]
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def hook(self, *_: object) -> None:
+        self.calls += 1
+
+
+def test_a_plain_network_is_given_back_with_the_hooks_of_others() -> None:
+    model, x = conv_net()
+    counting = Counting()
+    model.register_forward_pre_hook(counting.hook)
+    model.register_forward_hook(counting.hook)
+    kept = {name: set(vars(module)) for name, module in model.named_modules()}
+    convert(model, "dfa", probe=x)
+    convert(model, "bp")
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == kept
+    counting.calls = 0
+    model(x)
+    assert counting.calls == 2
