@@ -89,3 +89,25 @@ def test_rounding_reaches_the_full_epsilon_in_levels() -> None:
     _, upper = ball(clean, 8 / 255)
     levels = (round_to_8_bits(upper, clean, 8 / 255) * 255).round().flatten().int()
     assert levels.tolist() == [min(level + 8, 255) for level in range(256)]
+
+
+def test_rounding_goes_to_the_level_that_is_nearest_exactly() -> None:
+    """Pixels at the floats around the middle between two levels, where single precision would turn some of them."""
+    middle = ((torch.arange(255).double() + 0.5) / 255).float()
+    pixels = [middle]
+    for _ in range(3):
+        pixels.append(torch.nextafter(pixels[-1], torch.ones(())))
+    for _ in range(3):
+        pixels.insert(0, torch.nextafter(pixels[0], torch.zeros(())))
+    for row in pixels:
+        images = row.view(1, 1, 5, 51)
+        rounded = round_to_8_bits(images, images, 0.1)
+        assert rounded.dtype == torch.float32
+        levels = (row.double() * 255).round()
+        assert torch.equal(rounded.flatten(), (levels / 255).float())
+
+
+def test_rounded_levels_are_those_that_a_file_holds() -> None:
+    levels = torch.arange(256).float() / 255
+    images = levels.view(1, 1, 16, 16)
+    assert torch.equal(round_to_8_bits(images.clone(), images, 8 / 255), images)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hashrobust.attacks import AttackContext, build_attack
+from hashrobust.attacks._alpha import alpha_at
 from hashrobust.errors import InputError, UnknownNameError
 
 
@@ -63,3 +64,18 @@ def test_wrong_inputs_are_refused(scene: Any) -> None:
     with pytest.raises(InputError, match=r"train_codes have \d+ bits and the model \d+ outputs"):
         context = replace(scene.context, train_codes=scene.context.train_codes[:, 1:])
         center(model, scene.images, labels=scene.labels, context=context)
+
+
+def test_steps_that_cross_the_ball_but_for_rounding_are_enough() -> None:
+    assert sum([0.01] * 10) < 2 * 0.05
+    build_attack("hag", epsilon=0.05, steps=10, step_size=0.01)
+    with pytest.raises(
+        InputError, match=r"10 steps of 0.00999 cannot cross a ball of radius 0.05: take more steps"
+    ):
+        build_attack("hag", epsilon=0.05, steps=10, step_size=0.00999)
+
+
+def test_outputs_of_zero_leave_alpha_at_1() -> None:
+    outputs = torch.tensor([[0.0, 0.0], [2.0, -4.0]])
+    assert torch.equal(alpha_at("auto", 0, 1, outputs), torch.tensor([[1.0], [1 / 3]]))
+    assert alpha_at(3, 0, 1, outputs) == 3.0 and type(alpha_at(3, 0, 1, outputs)) is float

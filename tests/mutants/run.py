@@ -39,7 +39,7 @@ class Area:
 
 
 LOOP = ("_loop", "_ball", "_best", "_optimizers", "_alpha", "_random")
-OF_LOOP = ("loop", "ball", "eot", "warm_start", "settings", "measures")
+OF_LOOP = ("loop", "best", "ball", "eot", "warm_start", "settings", "measures")
 SCORES = ("_ties", "ranking", "bootstrap", "_inputs", "styles", "summary")
 AREAS = {
     "rules": Area(("hashrobust/rules/*.py",), ("tests/rules/test_*.py", "tests/test_attackable.py")),
