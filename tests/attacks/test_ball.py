@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,3 +112,11 @@ def test_rounded_levels_are_those_that_a_file_holds() -> None:
     levels = torch.arange(256).float() / 255
     images = levels.view(1, 1, 16, 16)
     assert torch.equal(round_to_8_bits(images.clone(), images, 8 / 255), images)
+
+
+def test_a_ball_in_double_precision_has_the_radius_in_double_precision() -> None:
+    clean = torch.full((1, 1, 1, 1), 0.5, dtype=torch.float64)
+    lower, upper = ball(clean, 8 / 255)
+    assert upper.dtype == lower.dtype == torch.float64
+    assert 0.5 - lower.item() == pytest.approx(8 / 255, rel=1e-14)
+    assert upper.item() - 0.5 == pytest.approx(8 / 255, rel=1e-14)

@@ -120,3 +120,11 @@ def test_the_batch_shrinks_once_half_of_it_is_done() -> None:
         done = COUNT - seen[-1]
         assert torch.equal(outputs[:done], start.outputs[:done]) and (outputs[done:] == 9).all()
     assert seen == [4, 4, 2, 1, 1]  # the last to finish stays: nobody asks a model of nothing
+
+
+def test_no_graph_is_kept() -> None:
+    best = BestIterates(clean([[1.0, 1.0]] * 2), scores)
+    z = torch.zeros(2, 2, requires_grad=True)
+    relaxed = best.offer(torch.ones(2, 1, 2, 2, requires_grad=True), 2 * z)
+    result = best.result()
+    assert not any(kept.requires_grad for kept in (relaxed, result.images, result.objective))
