@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hashrobust.attacks import ball, inside_ball, project, round_to_8_bits
+from hashrobust.attacks._random import uniform_noise
+from hashrobust.seeding import keyed_generator
 
 EPSILONS = st.sampled_from([1 / 255, 2 / 255, 8 / 255, 0.032, 0.1, 0.5, 1.0, 1e-4])
 SEEDS = st.integers(0, 2**31)
@@ -120,3 +122,35 @@ def test_a_ball_in_double_precision_has_the_radius_in_double_precision() -> None
     assert upper.dtype == lower.dtype == torch.float64
     assert 0.5 - lower.item() == pytest.approx(8 / 255, rel=1e-14)
     assert upper.item() - 0.5 == pytest.approx(8 / 255, rel=1e-14)
+
+
+def test_one_pixel_outside_is_outside() -> None:
+    clean = torch.full((2, 1, 3, 3), 0.5)
+    for value, epsilon in ((0.61, 0.1), (0.39, 0.1), (1.01, 0.9), (-0.01, 0.9), (float("nan"), 0.9)):
+        images = clean.clone()
+        images[1, 0, 2, 1] = value
+        assert not inside_ball(images, clean, epsilon)
+        assert not inside_ball(images, clean, epsilon, tolerance=0.009)
+    images = clean.clone()
+    images[1, 0, 2, 1] = 0.61
+    assert inside_ball(images, clean, 0.1, tolerance=0.011)
+
+
+def test_noise_is_shaped_and_typed_like_the_images() -> None:
+    images = torch.rand(3, 2, 4, 5, dtype=torch.float64)
+    noise = uniform_noise(images, torch.tensor([7, 8, 7]), "start", 0)
+    assert noise.dtype == torch.float64 and noise.shape == images.shape
+    assert torch.equal(noise[0], noise[2]) and not torch.equal(noise[0], noise[1])
+    assert -1 <= noise.min() < -0.9 and 0.9 < noise.max() < 1
+
+
+def test_noise_of_a_sample_is_the_first_draw_of_its_generator() -> None:
+    noise = uniform_noise(torch.zeros(2, 1, 2, 3), torch.tensor([7, 100]), "start", 3, 1)
+    for row, sample in zip(noise, (7, 100), strict=True):
+        assert torch.equal(row, 2 * torch.rand(1, 2, 3, generator=keyed_generator("start", 3, 1, sample)) - 1)
+
+
+def test_bounds_that_floats_hold_are_exact() -> None:
+    clean = torch.tensor([0.5, 0.25, 0.875]).view(3, 1, 1, 1)
+    lower, upper = ball(clean, 0.25)
+    assert lower.flatten().tolist() == [0.25, 0.0, 0.625] and upper.flatten().tolist() == [0.75, 0.5, 1.0]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from hashrobust.attacks import build_attack
 from hashrobust.attacks._best import BestIterates, LastIterates
-from hashrobust.attacks._context import Clean
+from hashrobust.attacks._context import Clean, resolve
 
 COUNT = 4
 
@@ -128,3 +131,25 @@ def test_no_graph_is_kept() -> None:
     relaxed = best.offer(torch.ones(2, 1, 2, 2, requires_grad=True), 2 * z)
     result = best.result()
     assert not any(kept.requires_grad for kept in (relaxed, result.images, result.objective))
+
+
+def test_counts_are_whole_numbers() -> None:
+    result = BestIterates(clean([[1.0, 1.0]]), scores).result()
+    for counted in (
+        result.gradient_evaluations,
+        result.zero_gradients,
+        result.nonfinite_gradients,
+        result.queries,
+    ):
+        assert counted.dtype == torch.int64
+
+
+def test_ties_are_broken_by_the_objective_at_alpha_1(scene: Any) -> None:
+    attack: Any = build_attack("center")
+    z = scene.model(scene.images).detach()
+    start = Clean(scene.images, z, torch.where(z >= 0, 1.0, -1.0))
+    labels, context = resolve("center", attack.needs, len(z), scene.labels, scene.context)
+    state = attack.prepare(start.codes, labels, context)
+    other = torch.randn_like(z)
+    relaxed = attack.iterates(start, state, context).offer(scene.images, other)
+    torch.testing.assert_close(relaxed, attack.objective(torch.tanh(other), scene.images, start, state))
