@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -46,17 +47,19 @@ def answer_of(work: Callable[[], object], seconds: float) -> Any:
             os._exit(0)
     os.close(sending)
     answer, until, late = b"", time.monotonic() + WAITING * seconds, False
-    while not late:
-        ready, _, _ = select.select([receiving], [], [], max(0.0, until - time.monotonic()))
-        late = not ready
-        part = os.read(receiving, 2**16) if ready else b""
-        if not part:
-            break
-        answer += part
-    if late:
-        os.killpg(pid, signal.SIGKILL)
-    os.close(receiving)
-    _, status = os.waitpid(pid, 0)
+    try:
+        while not late:
+            ready, _, _ = select.select([receiving], [], [], max(0.0, until - time.monotonic()))
+            late = not ready
+            part = os.read(receiving, 2**16) if ready else b""
+            if not part:
+                break
+            answer += part
+    finally:  # whatever it started goes with it, also where someone interrupts
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        os.close(receiving)
+        _, status = os.waitpid(pid, 0)
     if late or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
         return "timeout"
     return json.loads(answer) if answer else "died"

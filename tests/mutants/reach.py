@@ -79,15 +79,16 @@ class Reach:
     def tests_of(self, path: Path, mutant: Mutant) -> list[str]:
         """Tests that may fail for a mutant, the fastest first.
 
-        What runs at import may matter to all tests that reach the module; those of its definition come first.
+        What runs at import may matter to all of them; those of its definition come first, then those of its module.
         """
         lines = self.lines.get(str(path), {})
         first, last = mutant.span
         near = set().union(*(tests for line, tests in lines.items() if first <= line <= last))
-        found = sorted(near, key=self._order)
-        if mutant.at_import:
-            found += sorted(set().union(*lines.values()) - near, key=self._order)
-        return found
+        if not mutant.at_import:
+            return sorted(near, key=self._order)
+        there = set().union(*lines.values())
+        groups = (near, there - near, set(self.seconds) - there)
+        return [test for group in groups for test in sorted(group, key=self._order)]
 
     def _order(self, test: str) -> tuple[float, str]:
         return self.seconds[test], test

@@ -39,10 +39,14 @@ class Area:
 
 
 LOOP = ("_loop", "_ball", "_best", "_optimizers", "_alpha", "_random")
+OF_LOOP = ("loop", "best", "ball", "eot", "warm_start", "settings", "measures")
 SCORES = ("_ties", "ranking", "bootstrap", "_inputs", "styles", "summary")
 AREAS = {
     "rules": Area(("hashrobust/rules/*.py",), ("tests/rules/test_*.py", "tests/test_attackable.py")),
-    "attacks": Area(tuple(f"hashrobust/attacks/{name}.py" for name in LOOP), ("tests/attacks/test_*.py",)),
+    "attacks": Area(
+        tuple(f"hashrobust/attacks/{name}.py" for name in LOOP),
+        tuple(f"tests/attacks/test_{name}.py" for name in OF_LOOP),
+    ),
     "metrics": Area(tuple(f"hashrobust/metrics/{name}.py" for name in SCORES), ("tests/test_metrics_*.py",)),
     "attackable": Area(("hashrobust/models/attackable.py",), ("tests/test_attackable.py",)),
     "training": Area(

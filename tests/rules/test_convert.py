@@ -299,7 +299,10 @@ def test_a_subclass_is_told_apart_from_other_layers() -> None:
 
 
 def test_what_is_said_where_nothing_can_be_converted() -> None:
-    with pytest.raises(InputError, match=r"of this Sequential: .* Linear layer; the model holds no weights$"):
+    with pytest.raises(
+        InputError,
+        match=r"of this Sequential: it needs a plain Conv1d, Conv2d, Conv3d, Linear layer; the model holds no weights$",
+    ):
         convert(nn.Sequential(nn.ReLU()), "frsf")
     with pytest.raises(
         InputError, match=r"layer; '0': Odd is a subclass of Linear.*; '1': Embedding is not .* know$"
@@ -324,3 +327,14 @@ def test_a_layer_that_is_neither_fit_nor_called_is_left_for_what_it_is() -> None
     model = Replaced()
     model.odd = Odd(4, 4)
     assert "subclass" in convert(model, "frsf", probe=torch.zeros(1, 4)).left["odd"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_probe_leaves_torch_s_fast_path_as_it_was(enabled: bool) -> None:
+    before = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+        convert(small(), "frsf", probe=torch.zeros(1, 1, 4, 4))
+        assert torch.backends.mha.get_fastpath_enabled() is enabled
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

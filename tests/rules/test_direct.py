@@ -504,3 +504,50 @@ def test_outputs_may_be_written_to() -> None:
     model.zero_grad()
     model(x).mul_(2).sum().backward()
     torch.testing.assert_close(model.hidden.weight.grad, expected)
+
+
+class Join(nn.Module):
+    def forward(self, parts: tuple[Tensor, Tensor] | None = None, *, more: Tensor | None = None) -> Tensor:
+        return torch.cat(parts, dim=1) if parts is not None else more
+
+
+class Joined(nn.Module):
+    """Parts that are handed pairs, or words, or single numbers of a sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.single, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(8, 2)
+        self.join = Join()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        return self.head(self.join((h, self.join(more=h)))) + self.single(h[:, 0]).sum()
+
+
+def test_parts_may_read_anything() -> None:
+    """With four samples, too, a row of four numbers is none a sample."""
+    report = convert(Joined(), "dfa", probe=torch.randn(4, 4))
+    assert report.converted == ("stem", "head")
+    assert "row" in report.left["single"]
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def hook(self, *_: object) -> None:
+        self.calls += 1
+
+
+def test_a_plain_network_is_given_back_with_the_hooks_of_others() -> None:
+    model, x = conv_net()
+    counting = Counting()
+    model.register_forward_pre_hook(counting.hook)
+    model.register_forward_hook(counting.hook)
+    kept = {name: set(vars(module)) for name, module in model.named_modules()}
+    convert(model, "dfa", probe=x)
+    convert(model, "bp")
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == kept
+    counting.calls = 0
+    model(x)
+    assert counting.calls == 2

@@ -340,3 +340,12 @@ def test_norms_are_summed_in_double_precision() -> None:
     convert(layer, "frsf", scale="matched")
     expected = np.linalg.norm(layer.weight.detach().double().numpy())
     assert feedback_state(layer)[".norm"].item() == pytest.approx(expected, rel=1e-13)
+
+
+def test_weights_that_are_no_numbers_have_no_angle() -> None:
+    layer = nn.Linear(3, 2)
+    convert(layer, "fa")
+    with torch.no_grad():
+        layer.weight.fill_(math.nan)
+    (found,) = alignment(layer)
+    assert math.isnan(found.angle_degrees) and math.isnan(found.norm_ratio)
