@@ -366,7 +366,7 @@ def test_changed_pickles(worker, tmp_path, data):
     check(worker("cifar_file", file), "CIFAR")
 
 
-@examples(100)
+@examples(50)
 @given(codes=st.lists(st.sampled_from(OPCODES), max_size=30))
 def test_pickles_of_any_instructions(worker, tmp_path, codes):
     file = tmp_path / "batch"

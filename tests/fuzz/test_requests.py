@@ -93,7 +93,7 @@ def test_changed_bytes_of_studies(worker, file, data):
     check_study(worker, file)
 
 
-@examples(40)
+@examples(30)
 @given(data=st.data())
 def test_studies_of_another_shape(worker, file, data):
     document = data.draw(misshapen(tomllib.loads(STUDY), st.one_of(JUNK, WORDS)))
@@ -121,7 +121,7 @@ def test_a_number_of_thousands_of_digits_is_no_toml(worker, file):
 NUMBERS = re.compile(r"(?<![\w/.\"@-])\d+(?:\.\d+)?(?![\w/.\"])")
 
 
-@examples(25)
+@examples(8)
 @given(data=st.data())
 def test_numbers_of_studies(worker, file, data):
     """Also such as decimals cannot tell."""
@@ -219,7 +219,7 @@ BRIEFLY = {
 }
 
 
-@examples(60)
+@examples(40)
 @given(data=st.data(), command=st.sampled_from([*OPTIONS]))
 def test_options(worker, tmp_path, data, command):
     """Of a training that ends before it begins, and of runs that are not there."""
@@ -244,7 +244,7 @@ LINE = st.lists(
 )
 
 
-@examples(40)
+@examples(20)
 @given(words=LINE)
 def test_lines_of_any_words(worker, tmp_path, words):
     if {"pretrain", "finetune"} & {*words}:

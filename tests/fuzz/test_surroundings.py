@@ -64,7 +64,7 @@ def place(tmp_path) -> Path:
     return tmp_path
 
 
-@examples(40)
+@examples(12)
 @given(
     variables=st.dictionaries(st.sampled_from(VARIABLES), VALUES, max_size=3),
     width=st.sampled_from([0, 1, 2, 3, 5, 20, 80, 5000]),
@@ -77,7 +77,7 @@ def test_environments_and_terminals(worker, place, variables, width, words):
 # What is remembered of images
 
 
-@examples(25)
+@examples(10)
 @given(data=st.data())
 def test_changed_memories(worker, place, data):
     """They cost time, and nothing else."""
