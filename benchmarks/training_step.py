@@ -4,8 +4,9 @@
 
 Every repetition runs one step of each variant in turn, and ratios are taken within the repetition, so
 that a slower moment of the machine slows all of them; seconds are processor time of one thread unless --threads says
-otherwise. The plainest loop has torch's layout, "channels last" the one that training takes on the CPU. BioTorch's
-models join in where it is installed. A model is NAME:PIXELS:BATCH; mind the memory, each variant has a copy.
+otherwise. The plainest loop ("bp, plainest") has torch's layout and torch.optim.Adam as it comes, and so do BioTorch's
+models, which join in where it is installed. The others train as `finetune` does: a fused Adam, and channels last
+where the backbone says so. A model is NAME:PIXELS:BATCH; mind the memory, each variant has a copy.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ FULL = (
     "alexnet:224:64",
     "vgg16:224:8",
 )
+PLAINEST = "bp, plainest"
 RULES = ("fa", "usf", "brsf", "frsf")
 Step = Callable[[int], None]
 
 
-def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Step:
-    """One SGD step; its argument is the number of the step, which keys brSF's redraw."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+def training_step(model: nn.Module, images: Tensor, labels: Tensor, fused: bool = False) -> Step:
+    """One step of Adam; its argument is the number of the step, which keys brSF's redraw."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=fused)
     model.train()
 
     def step(number: int) -> None:
@@ -67,24 +69,20 @@ def biotorch_model(model: nn.Module, rule: str) -> nn.Module | None:
 
 
 def variants(name: str, size: int, batch: int, rules: list[str]) -> dict[str, Step]:
-    """A training step for backpropagation (first) and each of the others."""
+    """A training step for the plainest backpropagation (first) and each of the others."""
     images, labels = torch.rand(batch, 3, size, size), torch.randint(10, (batch,))
     torch.manual_seed(0)
     plain = Classifier(name, 10, channels=3, image_size=size)
-    steps = {"bp": training_step(copy.deepcopy(plain), images, labels)}
+    steps = {PLAINEST: training_step(copy.deepcopy(plain), images, labels)}
     for rule in ("bp", *rules):
         model = copy.deepcopy(plain)
-        stay_channels_last(model)
-        if rule != "bp":
-            convert(model, rule)
-        steps[f"{rule}, channels last"] = training_step(model, images, labels)
-    for rule in rules:
-        model = copy.deepcopy(plain)
+        if model.backbone.channels_last:
+            stay_channels_last(model)
         convert(model, rule)
-        steps[rule] = training_step(model, images, labels)
+        steps[rule] = training_step(model, images, labels, fused=True)
         if rule == "brsf":
             steps[f"{rule}, redraw alone"] = partial(redraw_feedback, model)
-        other = biotorch_model(plain, rule)
+        other = None if rule == "bp" else biotorch_model(plain, rule)
         if other is not None:
             steps[f"{rule} (BioTorch)"] = training_step(other, images, labels)
     return steps
@@ -117,7 +115,7 @@ def main() -> None:
         name, size, batch = model.split(":")
         title = f"{name}, {size} pixels, batch {batch}, {arguments.threads} threads"
         found = measure(variants(name, int(size), int(batch), arguments.rules), repetitions)
-        print_ratios(title, found, "bp")
+        print_ratios(title, found, PLAINEST)
 
 
 if __name__ == "__main__":

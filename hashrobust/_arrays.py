@@ -13,10 +13,30 @@ _AT_ONCE = 1 << 13  # codes looked at together: they stay in the cache, and a la
 
 
 def as_array(values: Any) -> NDArray[Any]:
-    """A numpy array of an array, a sequence or a torch tensor on any device."""
+    """A numpy array of an array, a sequence or a torch tensor on any device.
+
+    Raises:
+        InputError: rows of different lengths.
+    """
     if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values)
+        values = values.detach().cpu()
+        # numpy has no such type, and tensors become it under mixed precision
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"values are no array ({error}): give rows of equal length") from error
+
+
+def as_whole(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of Python or numpy as int.
+
+    Raises:
+        InputError: it is no whole number, or below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} is {value!r}: give a whole number from {least} on")
+    return int(value)
 
 
 def as_codes(codes: Any, name: str = "codes") -> NDArray[Any]:

@@ -6,6 +6,7 @@ import math
 from copy import copy
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 from hashrobust.errors import InputError
@@ -113,6 +114,16 @@ def own_feedback(rule: str, layers: str = ALL_LAYERS) -> str:
     return f"{last}:{layers.replace(',', '+')}"
 
 
+def _whole(value: object) -> bool:
+    """Whether a value is a whole number; True is one to Python alone."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_rate(name: str, rate: object) -> None:
+    if not isinstance(rate, Real) or not 0 < float(rate) <= LARGEST_RATE:
+        raise InputError(f"{name} is {rate!r}: give a number above 0, such as 1e-4")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """Options of the training loop; values are checked here, before any work.
@@ -143,24 +154,25 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         check_fit(self)
         for name, value, least in (("epochs", self.epochs, 1), ("batch_size", self.batch_size, 2)):
-            if not isinstance(value, int) or value < least:
+            if not _whole(value) or value < least:
                 raise InputError(f"{name} is {value!r}: give a whole number of at least {least}")
         for name, rate in (
             ("learning_rate", self.learning_rate),
             ("head_learning_rate_factor", self.head_learning_rate_factor),
-            ("learning_rate of the head", self.learning_rate * self.head_learning_rate_factor),
         ):
-            if not 0 < rate <= LARGEST_RATE:
-                raise InputError(f"{name} is {rate}: give a number above 0, such as 1e-4")
-        if not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"weight_decay is {self.weight_decay}: give a finite number of 0 or more")
-        if self.patience is not None and self.patience < 1:
+            _check_rate(name, rate)
+        _check_rate("learning_rate of the head", self.learning_rate * self.head_learning_rate_factor)
+        if not isinstance(self.weight_decay, Real) or not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay is {self.weight_decay!r}: give a finite number of 0 or more")
+        if self.patience is not None and not (_whole(self.patience) and self.patience >= 1):
             raise InputError(
-                f"patience is {self.patience}: give at least 1 epoch, or None (0 in commands and studies) to "
+                f"patience is {self.patience!r}: give at least 1 epoch, or None (0 in commands and studies) to "
                 "never stop early"
             )
-        if self.max_steps is not None and (not isinstance(self.max_steps, int) or self.max_steps < 0):
+        if self.max_steps is not None and not (_whole(self.max_steps) and self.max_steps >= 0):
             raise InputError(f"max_steps is {self.max_steps!r}: give a whole number of 0 or more, or none")
+        if not _whole(self.seed):
+            raise InputError(f"seed is {self.seed!r}: give a whole number")
         for name, choice, known in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),

@@ -12,9 +12,11 @@ component means adding one file.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
@@ -61,10 +63,7 @@ class Registry(Generic[T]):
         """
 
         def add(builder: Builder) -> Builder:
-            present = self._builders.get(name)
-            if present is not None and _home(present) != _home(builder):
-                raise InputError(f"{self.kind} '{name}' is registered already: choose another name")
-            self._builders[name] = builder
+            self._take(self._builders, name, builder)
             return builder
 
         return add
@@ -73,13 +72,25 @@ class Registry(Generic[T]):
         """Function decorator: `prefix:MEMBER` names the component whose class or function it finds for MEMBER.
 
         The names of its members are not among those of the registry. The function raises UnknownNameError.
+
+        Raises:
+            InputError: the prefix is taken.
         """
 
         def add(find: Finder) -> Finder:
-            self._families[prefix] = find
+            self._take(self._families, prefix, find)
             return find
 
         return add
+
+    def _take(self, taken: dict[str, Callable[..., Any]], name: str, component: Callable[..., Any]) -> None:
+        """Enter a component into a table; it replaces none but itself, as when its module is imported again."""
+        if not component.__module__.startswith(f"{self._package}."):
+            self._complete_once()  # else a plugin that comes first could take a name of those that come after it
+        present = taken.get(name)
+        if present is not None and _home(present) != _home(component):
+            raise InputError(f"{self.kind} '{name}' is registered already: choose another name")
+        taken[name] = component
 
     @property
     def families(self) -> dict[str, str]:
@@ -90,11 +101,15 @@ class Registry(Generic[T]):
     def _complete_once(self) -> None:
         if self._complete:
             return
-        self._complete = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            if not module.name.startswith("_"):
-                importlib.import_module(f"{self._package}.{module.name}")
+        self._complete = True  # before the modules come, which may ask
+        try:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                if not module.name.startswith("_"):
+                    importlib.import_module(f"{self._package}.{module.name}")
+        except BaseException:
+            self._complete = False
+            raise
 
     def __iter__(self) -> Iterator[str]:
         self._complete_once()
@@ -168,7 +183,7 @@ _IN_WORDS = {
 
 def _fits(value: object, annotation: object) -> bool:
     """Whether a value is of a plain type, where the parameter says such a one: what a text or a file gave is any."""
-    words = str(annotation).split(" | ")
+    words = _types(annotation)
     if not all(word in _PLAIN for word in words):
         return True
     # True is a number to Python, and to nobody who writes a study.
@@ -177,7 +192,13 @@ def _fits(value: object, annotation: object) -> bool:
 
 def _words(annotation: object) -> str:
     """A parameter's plain types as people call them."""
-    return " or ".join(_IN_WORDS[word] for word in str(annotation).split(" | "))
+    return " or ".join(_IN_WORDS[word] for word in _types(annotation))
+
+
+def _types(annotation: object) -> list[str]:
+    """The names in an annotation, which is text where a module postpones its annotations and a type elsewhere."""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return text.split(" | ")
 
 
 def _home(component: Callable[..., Any]) -> tuple[str, str]:
@@ -198,7 +219,9 @@ def load_plugin(path: str | Path) -> None:
     file = Path(path)
     if file.suffix != ".py" or not file.is_file():
         raise InputError(f"plugin '{path}' is not a Python file: give the path of a .py file")
-    name = f"hashrobust_plugin_{file.stem}"
+    # The path belongs to the name, lest two files of one name count as the same one loaded again.
+    place = hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:8]
+    name = f"hashrobust_plugin_{file.stem}_{place}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

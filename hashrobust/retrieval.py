@@ -19,7 +19,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from hashrobust._arrays import as_codes, as_packed, pack, unpack
+from hashrobust._arrays import as_codes, as_packed, as_whole, pack, unpack
 from hashrobust._faiss_payload import (
     MOST_BUCKETS,
     MOST_EFFORT,
@@ -48,11 +48,12 @@ def _flat(bits: int, count: int) -> Any:
 
 def _ivf(bits: int, count: int, *, lists: int | None = None, probes: int | None = None) -> Any:
     """Inverted lists around k-means centres: searches the `probes` nearest of `lists` lists."""
-    lists = max(1, min(math.isqrt(count), count // 39)) if lists is None else lists  # k-means wants 39 a list
-    if not 1 <= lists <= count:
+    # k-means wants 39 a list
+    lists = max(1, min(math.isqrt(count), count // 39)) if lists is None else as_whole("lists", lists)
+    if lists > count:
         raise InputError(f"index kind 'ivf' has {lists} lists for {count} codes: give between 1 and {count}")
     index: Any = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(_padded(bits)), _padded(bits), lists)
-    index.nprobe = max(1, lists // 4) if probes is None else min(_positive("probes", probes), lists)
+    index.nprobe = max(1, lists // 4) if probes is None else min(as_whole("probes", probes), lists)
     index.cp.min_points_per_centroid = 1
     return index
 
@@ -62,8 +63,9 @@ def _hnsw(bits: int, count: int, *, neighbors: int = 32, effort: int = 64) -> An
 
     Building it on several threads may give another graph each time; on one thread it does not.
     """
-    index = faiss.IndexBinaryHNSW(_padded(bits), max(2, _positive("neighbors", neighbors)))
-    if _positive("effort", effort) > MOST_EFFORT:
+    index = faiss.IndexBinaryHNSW(_padded(bits), max(2, as_whole("neighbors", neighbors)))
+    effort = as_whole("effort", effort)
+    if effort > MOST_EFFORT:
         raise InputError(f"effort is {effort}: give at most {MOST_EFFORT}")
     index.hnsw.efSearch = effort
     return index
@@ -73,14 +75,16 @@ def _hash(
     bits: int, count: int, *, tables: int | None = None, key_bits: int | None = None, flips: int = 2
 ) -> Any:
     """Hash tables keyed by consecutive bits: searches the buckets within `flips` bits of the query's."""
-    key_bits = min(bits, 32, max(1, round(math.log2(count + 1)))) if key_bits is None else key_bits
-    if not 1 <= key_bits <= min(bits, 64):
+    usual = min(bits, 32, max(1, round(math.log2(count + 1))))
+    key_bits = usual if key_bits is None else as_whole("key_bits", key_bits)
+    if key_bits > min(bits, 64):
         raise InputError(f"key_bits is {key_bits}: give between 1 and {min(bits, 64)}")
     most = bits // key_bits
-    tables = min(4, most) if tables is None else tables
-    if not 1 <= tables <= most:
+    tables = min(4, most) if tables is None else as_whole("tables", tables)
+    if tables > most:
         raise InputError(f"tables is {tables}: {bits} bits give between 1 and {most} keys of {key_bits} bits")
-    if flips < 0 or buckets_searched(key_bits, flips) > MOST_BUCKETS:
+    flips = as_whole("flips", flips, least=0)
+    if buckets_searched(key_bits, flips) > MOST_BUCKETS:
         raise InputError(f"flips is {flips} in keys of {key_bits} bits: give 0 or a few, such as 2")
     index = faiss.IndexBinaryMultiHash(_padded(bits), tables, key_bits)
     index.nflip = min(flips, key_bits)
@@ -122,6 +126,7 @@ class HammingIndex:
         Raises:
             InputError: see `build`; a width that does not fit, or ones beyond the last bit.
         """
+        bits = as_whole("bits", bits)
         packed = as_packed(packed, bits)
         if len(packed) == 0:
             raise InputError("there are no database codes: give at least one")
@@ -151,12 +156,10 @@ class HammingIndex:
         items; places that stay empty have index -1 and the distance K + 1.
 
         Raises:
-            InputError: k < 1, values other than -1 and +1, or another number of bits.
+            InputError: k is no whole number from 1 on; values other than -1 and +1, or another number of bits.
         """
-        if k < 1:
-            raise InputError(f"k is {k}: give a whole number from 1 on")
+        k = min(as_whole("k", k), len(self))
         packed = pack(self._checked(codes, "query codes"))
-        k = min(k, len(self))
         # The counting search of faiss.IndexBinaryFlat holds k positions for each distance and query.
         batch = max(1, SEARCH_BYTES // (8 * k * (_padded(self.bits) + 1)))
         parts = [self._index.search(packed[i : i + batch], k) for i in range(0, len(packed), batch)]
@@ -174,6 +177,9 @@ class HammingIndex:
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
+
+    def __repr__(self) -> str:
+        return f"HammingIndex({len(self)} codes of {self.bits} bits, kind '{self.kind}')"
 
     def save(self, path: str | Path) -> None:
         """Write the index to one file that FAISS itself can read too; a reader never sees half of it."""
@@ -221,12 +227,6 @@ class HammingIndex:
 
 def _padded(bits: int) -> int:
     return 8 * -(-bits // 8)
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise InputError(f"{name} is {value}: give a whole number from 1 on")
-    return value
 
 
 def _build(kind: str, bits: int, count: int, params: dict[str, Any]) -> Any:

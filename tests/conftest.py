@@ -54,7 +54,7 @@ class Zygote:
         return json.loads(self._process.stdout.readline())
 
     def start(self, *words: object, **job: Any) -> Process:
-        """Start a command; `script`, `environment`, `fault` and `file_size` as in zygote.py."""
+        """Start a command; `script`, `environment`, `fault`, `file_size`, `durable` and `forking` as in zygote.py."""
         self._count += 1
         said = self._folder / f"{self._count}.txt"
         said.touch()
@@ -66,9 +66,9 @@ class Zygote:
         process = self.start(*words, **job)
         return process.wait(), process.said
 
-    def finish(self, *words: object) -> None:
+    def finish(self, *words: object, **job: Any) -> None:
         """Run a command that has to succeed."""
-        code, said = self.run(*words)
+        code, said = self.run(*words, **job)
         assert code == 0, (words, code, said)
 
     def changes(self, below: Path, *words: object, what: str = "") -> int:
@@ -80,6 +80,14 @@ class Zygote:
 
     def stop(self) -> None:
         self._process.communicate()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unwaited_disk() -> Iterator[None]:
+    """Files need not outlive a loss of power, of which only tests/steadiness/test_full_disks.py knows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from hashrobust.backbones._base import Backbone
 from hashrobust.models import HashModel, attackable
-from hashrobust.rules import alignment, convert, exact_gradient, redraw_feedback
+from hashrobust.rules import (
+    alignment,
+    convert,
+    exact_gradient,
+    feedback_state,
+    load_feedback_state,
+    redraw_feedback,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +122,22 @@ def test_feedback_stands_to_the_weights_of_the_copy_as_to_those_of_the_network()
     model = _with_statistics(HashModel("resnet20", 8, channels=3, image_size=16))
     convert(model, "frsf")
     assert alignment(attackable(model)) == alignment(model)
+
+
+@pytest.mark.parametrize("backbone", ["resnet20", "lenet"])
+def test_feedback_that_is_given_anew_is_followed(backbone: str) -> None:
+    model = _with_statistics(HashModel(backbone, 8, channels=3, image_size=16))
+    images = torch.rand(3, 3, 16, 16)
+    convert(model, "frsf")
+    copied = attackable(model)
+    first = _gradient(copied, images)
+    convert(model, "frsf", seed=1)
+    load_feedback_state(copied, feedback_state(model))
+    assert not _close(_gradient(copied, images), first)
+    assert _close(_gradient(copied, images), _gradient(model, images))
+    convert(model, "fa", seed=2)
+    convert(copied, "fa", seed=2)
+    assert _close(_gradient(copied, images), _gradient(model, images))
 
 
 def test_the_network_is_left_as_it_was() -> None:

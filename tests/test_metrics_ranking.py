@@ -55,6 +55,10 @@ def test_histograms_count_every_pair(bits, classes, multi):
     check_histograms(inputs)
 
 
+def test_histograms_of_codes_of_a_thousand_bits():
+    check_histograms(problem(1000, queries=3, database=300, bits=1000, multi=False))
+
+
 def check_histograms(inputs):
     counts, relevant = distance_histograms(*inputs)
     distances, matches = distances_and_relevance(*inputs)
@@ -131,7 +135,13 @@ def test_torch_and_numpy_and_any_number_type_give_the_same():
     assert expected.dtype == np.float64
     assert (average_precision(*(torch.from_numpy(x) for x in inputs), k=10) == expected).all()
     as_float = [torch.from_numpy(x).float().requires_grad_() for x in inputs[:2]]
-    assert (average_precision(*as_float, *inputs[2:], k=10) == expected).all()
+    assert (average_precision(*as_float, *inputs[2:], k=np.int64(10)) == expected).all()
+    halves = [torch.from_numpy(x).bfloat16() for x in inputs]
+    assert (average_precision(*halves, k=10) == expected).all()
+    read_only = [np.asfortranarray(x)[::-1][::-1] for x in inputs]
+    for side in read_only:
+        side.flags.writeable = False
+    assert (average_precision(*read_only, k=10) == expected).all()
 
 
 def test_an_unlabelled_image_matches_nothing():
@@ -217,7 +227,10 @@ CASES = {
     "label values": ((ONES, ONES, np.eye(2) * 2, np.eye(2)), {}, "multi-hot"),
     "negative class": ((ONES, ONES, [0, -1], [0, 1]), {}, "integers from 0"),
     "float classes": ((ONES, ONES, [0.5, 1], [0, 1]), {}, "integers from 0"),
-    "no database": ((ONES, np.ones((0, 4)), [0, 1], np.zeros(0, int)), {}, "labels"),
+    "ragged codes": (([[1, 1], [1]], ONES, [0, 1], [0, 1]), {}, "rows of equal length"),
+    "no database": ((ONES, np.ones((0, 4)), [0, 1], np.zeros(0, int)), {}, "no database labels"),
+    "no query": ((np.ones((0, 4)), ONES, np.zeros((0, 2)), np.eye(2)), {}, "no query labels"),
+    "no classes": ((ONES, ONES, np.zeros((2, 0)), np.zeros((2, 0))), {}, "labels have shape"),
     "k": ((ONES, ONES, [0, 1], [0, 1]), {"k": 0}, "k is 0"),
     "k boolean": ((ONES, ONES, [0, 1], [0, 1]), {"k": True}, "k is True"),
     "k type": ((ONES, ONES, [0, 1], [0, 1]), {"k": 2.5}, "k is 2.5"),
@@ -233,9 +246,10 @@ def test_wrong_input_is_named(case):
         average_precision(*inputs, **options)
 
 
-def test_a_radius_below_zero_is_an_error():
-    with pytest.raises(InputError, match="radius is -1"):
-        precision_within_radius(ONES, ONES, [0, 1], [0, 1], radius=-1)
+@pytest.mark.parametrize("radius", [-1, 2.0, None, True])
+def test_a_radius_that_is_no_distance_is_an_error(radius):
+    with pytest.raises(InputError, match=f"radius is {radius}"):
+        precision_within_radius(ONES, ONES, [0, 1], [0, 1], radius=radius)
 
 
 def run_python(code, **environment):

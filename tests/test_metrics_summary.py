@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -112,6 +113,15 @@ def test_features_of_unequal_width_are_an_error(problem):
         map_in_styles(*codes, *labels, query_features=features[0][:, 1:], database_features=features[1])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_no_numbers_are_an_error(problem, value):
+    """Where they would stand in a ranking is anybody's guess."""
+    codes, labels, features = problem
+    features[1][3, 2] = value
+    with pytest.raises(InputError, match="no finite numbers"):
+        map_in_styles(*codes, *labels, query_features=features[0], database_features=features[1])
+
+
 def test_styles_are_zero_when_nothing_is_relevant():
     codes = np.ones((3, 8))
     scores = map_in_styles(codes, codes, [0, 0, 0], [1, 1, 1], query_features=codes, database_features=codes)
@@ -189,6 +199,29 @@ def test_code_statistics_of_known_codes():
     assert code_statistics([[1], [-1]])["bit_correlation"] == 0
 
 
+def test_code_statistics_are_those_of_numpy_over_all_codes():
+    """In several parts, with a bit that one code alone has."""
+    generator = np.random.default_rng(9)
+    codes = np.where(generator.normal(size=(40_000, 6)) + generator.normal(size=(40_000, 1)) > 0.5, 1, -1)
+    codes[:, 4] = 1
+    codes[:, 5] = np.where(np.arange(40_000) == 17, 1, -1)
+    found = code_statistics(codes.astype(np.int8))
+    correlations = np.abs(np.corrcoef(codes[:, [0, 1, 2, 3, 5]], rowvar=False))
+    assert found["bit_correlation"] == pytest.approx((correlations.sum() - 5) / 20, rel=1e-9)
+    assert found["bit_balance"] == pytest.approx(1 - np.abs(codes.mean(axis=0)).mean(), rel=1e-12)
+    assert found["distinct_codes"] == len({tuple(code) for code in codes.tolist()})
+
+
+def test_code_statistics_of_many_codes_take_little_memory():
+    codes = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), (100_000, 64))
+    tracemalloc.start()
+    try:
+        code_statistics(codes)
+        assert tracemalloc.get_traced_memory()[1] < 6 * codes.nbytes
+    finally:
+        tracemalloc.stop()
+
+
 def test_no_codes_have_no_statistics():
     with pytest.raises(InputError, match="there are no codes"):
         code_statistics(np.empty((0, 8)))
@@ -215,7 +248,7 @@ def test_recorded_table_agrees_with_the_single_functions(problem):
     assert (metrics["map_at_k_low"], metrics["map_at_k_high"]) == bootstrap_interval(at_k)
     sizes = {"queries": 12, "database": 60, "bits": 5, "k": 9}
     assert {name: metrics[name] for name in sizes} == sizes
-    whole = retrieval_metrics(*codes, *labels, k=None)
+    whole = retrieval_metrics(*codes, *labels)
     assert whole["k"] == 60
     assert whole["map_at_k"] == pytest.approx(whole["map"])
     assert whole["chance_map_at_k"] == pytest.approx(whole["chance_map"])

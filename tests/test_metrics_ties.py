@@ -88,6 +88,20 @@ def test_equals_the_mean_of_random_orders(normalizer, k):
     assert max(samples) <= high
 
 
+@pytest.mark.parametrize("ties", ["expected", "best", "worst", "position"])
+def test_a_ranking_without_a_mistake_scores_exactly_one(ties):
+    """Not 1 and some rounding: whatever takes a score for a share relies on it."""
+    generator = np.random.default_rng(4)
+    for _ in range(300):
+        distances = np.sort(generator.integers(0, 6, generator.integers(1, 200)))
+        relevant = distances <= generator.integers(0, 6)
+        k = int(generator.integers(1, len(distances) + 1))
+        if relevant.any():
+            assert score(distances, relevant, bits=6, ties=ties) == 1
+        if relevant[:k].all():
+            assert score(distances, relevant, bits=6, ties=ties, k=k, normalizer="retrieved") == 1
+
+
 def test_bounds_look_at_every_number_of_hits():
     """One relevant item, then {+,-,-,-} cut at 3: both extreme orders give 1, [+,-,+] gives 5/6."""
     distances, relevant = [0, 1, 1, 1, 1], [1, 1, 0, 0, 0]

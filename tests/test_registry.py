@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_unknown_and_missing_parameters_are_named(shapes: Registry[float]) -> No
 
 def test_an_error_inside_a_component_is_not_taken_for_a_wrong_call(shapes: Registry[float]) -> None:
     with pytest.raises(TypeError):
-        shapes.build("square", side="three")
+        shapes.build("any", a="three")
 
 
 def test_a_name_belongs_to_one_component(shapes: Registry[float]) -> None:
@@ -78,7 +79,7 @@ def test_a_name_belongs_to_one_component(shapes: Registry[float]) -> None:
 def test_a_plugin_replaces_nothing_by_a_class_of_the_same_name(
     shapes: Registry[float], tmp_path: Path
 ) -> None:
-    assert "square" in shapes
+    """Nor if it comes before the component that it would replace."""
     file = tmp_path / "my_square.py"
     file.write_text(
         "from shapes_for_tests import shapes\n@shapes.register('square')\ndef square(*, side: float) -> float:\n"
@@ -87,6 +88,53 @@ def test_a_plugin_replaces_nothing_by_a_class_of_the_same_name(
     with pytest.raises(InputError, match="shape 'square' is registered already"):
         load_plugin(file)
     assert shapes.build("square", side=3.0) == 9.0
+
+
+def test_a_refused_plugin_leaves_all_other_components(shapes: Registry[float]) -> None:
+    with pytest.raises(InputError, match="shape 'any' is registered already"):
+        shapes.register("any")(lambda: 0.0)
+    assert list(shapes) == ["any", "square"]
+
+
+def test_components_that_could_not_be_imported_are_asked_for_again(
+    shapes: Registry[float], tmp_path: Path
+) -> None:
+    late = tmp_path / "shapes_for_tests" / "late.py"
+    late.write_text("import not_there_yet\n")
+    with pytest.raises(ModuleNotFoundError):
+        list(shapes)
+    (tmp_path / "not_there_yet.py").touch()
+    importlib.invalidate_caches()
+    assert list(shapes) == ["any", "square"]
+
+
+def test_two_plugins_of_one_file_name_are_two(shapes: Registry[float], tmp_path: Path) -> None:
+    text = "from shapes_for_tests import shapes\n@shapes.register('mine')\ndef mine() -> float:\n    return {0}\n"
+    for number in (1, 2):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "plugin.py").write_text(text.format(number))
+    load_plugin(tmp_path / "1" / "plugin.py")
+    with pytest.raises(InputError, match="shape 'mine' is registered already"):
+        load_plugin(tmp_path / "2" / "plugin.py")
+    assert shapes.build("mine") == 1
+
+
+@pytest.mark.parametrize("postponed", [True, False])
+def test_values_are_held_against_annotations_however_a_plugin_writes_them(
+    shapes: Registry[float], tmp_path: Path, postponed: bool
+) -> None:
+    plugin = tmp_path / "annotated.py"
+    plugin.write_text(
+        ("from __future__ import annotations\n" if postponed else "")
+        + "from shapes_for_tests import shapes\n@shapes.register('annotated')\n"
+        "def annotated(*, side: float, corners: int | None = None) -> float:\n    return side\n"
+    )
+    load_plugin(plugin)
+    assert shapes.build("annotated", side=2, corners=None) == 2
+    with pytest.raises(InputError, match="side of shape annotated is 'two': give a number"):
+        shapes.build("annotated", side="two")
+    with pytest.raises(InputError, match=r"corners of shape annotated is 0\.5: give a whole number or none"):
+        shapes.build("annotated", side=2.0, corners=0.5)
 
 
 def test_plugins_register(shapes: Registry[float], tmp_path: Path) -> None:
@@ -141,6 +189,8 @@ def test_members_of_a_family_are_found_but_not_listed(families: Registry[float])
     assert families.families == {"regular:NAME": "Polygons with equal sides."}
     assert list(families) == ["any", "square"]
     assert "regular:5" in families and "regular:five" not in families
+    with pytest.raises(InputError, match="shape 'regular' is registered already"):
+        families.register_family("regular")(lambda member: sum)
     with pytest.raises(UnknownNameError, match="no polygon 'five'"):
         families.build("regular:five", side=1.0)
     with pytest.raises(UnknownNameError, match="unknown shape 'other:5'"):

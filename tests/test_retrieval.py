@@ -73,6 +73,7 @@ def test_every_kind_gives_true_distances_in_order(kind, bits):
     database, queries = random_codes(0, 900, bits), random_codes(1, 15, bits)
     index = HammingIndex.build(torch.from_numpy(database), kind)
     assert (index.kind, index.bits, len(index)) == (kind, bits, 900)
+    assert repr(index) == f"HammingIndex(900 codes of {bits} bits, kind '{kind}')"
     assert index.codes.dtype == np.int8
     assert (index.codes == database).all()
     distances, indices = index.search(queries, 30)
@@ -210,16 +211,38 @@ def test_wrong_requests_are_named():
         (lambda: HammingIndex.build(codes, lists=3), "no parameter 'lists'"),
         (lambda: HammingIndex.build(codes, "ivf", lists=51), "between 1 and 50"),
         (lambda: HammingIndex.build(codes, "ivf", probes=0), "probes is 0"),
+        (lambda: HammingIndex.build(codes, "ivf", lists=2.0), "lists is 2.0"),
+        (lambda: HammingIndex.build(codes, "hnsw", effort="64"), "effort is '64'"),
         (lambda: HammingIndex.build(codes, "hash", key_bits=17), "between 1 and 16"),
+        (lambda: HammingIndex.build(codes, "hash", flips=-1), "flips is -1"),
         (lambda: HammingIndex.build(codes, "hash", key_bits=8, tables=3), "between 1 and 2"),
         (lambda: HammingIndex.build(codes * 0), "-1 and \\+1"),
         (lambda: HammingIndex.build(codes[:0]), "no database codes"),
         (lambda: index.search(codes, 0), "k is 0"),
+        (lambda: index.search(codes, 2.0), "k is 2.0"),
+        (lambda: index.search(codes, None), "k is None"),
         (lambda: index.search(codes[:, :8], 1), "8 bits and the index 16"),
         (lambda: index.add(codes[:, :8]), "8 bits and the index 16"),
     ]:
         with pytest.raises(InputError, match=message):
             call()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_of_numpy_are_numbers(kind):
+    """As they come out of a shape, an array or a table."""
+    codes = random_codes(15, 200, 16)
+    params = {
+        "flat": {},
+        "ivf": {"lists": 4, "probes": 2},
+        "hnsw": {"neighbors": 8, "effort": 30},
+        "hash": {"tables": 2, "key_bits": 6, "flips": 1},
+    }[kind]
+    wanted = HammingIndex.build(codes, kind, **params).search(codes[:5], 3)
+    own = {name: np.int64(value) for name, value in params.items()}
+    index = HammingIndex.from_packed(pack(codes), np.int64(16), kind, **own)
+    for found, expected in zip(index.search(codes[:5], np.int64(3)), wanted, strict=True):
+        assert (found == expected).all()
 
 
 def test_no_queries_give_no_results():

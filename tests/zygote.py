@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
 import os
 import resource
 import runpy
@@ -82,15 +83,21 @@ def work(job: dict[str, Any]) -> None:
     """In the forked process: the command, or the Python of `script` with these words, to its end.
 
     `environment` holds variables that it has besides; `file_size` is the most bytes that a file of it may have, `fault`
-    the arguments of a `Fault`.
+    the arguments of a `Fault`. It waits for the disk only if it is to be `durable`. With `forking`, processes that it
+    starts are forked from it, where they would take seconds to begin.
     """
     said = os.open(job["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor, target in ((nothing, 0), (nothing, 1), (said, 2)):
         os.dup2(descriptor, target)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not job.get("durable"):
+        os.fsync = lambda descriptor: None  # type: ignore[assignment]
     if job.get("file_size"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"], job["file_size"]))
+    if job.get("forking"):
+        forked = multiprocessing.get_context("fork")
+        multiprocessing.get_context = lambda method=None: forked  # type: ignore[assignment]
     fault = Fault(**job["fault"]) if job.get("fault") else None
     os.environ.update(job.get("environment", {}))
     sys.argv = [job.get("script", "hashrobust"), *job["words"]]

@@ -10,8 +10,9 @@ from hashrobust.registry import Registry, did_you_mean
 attacks: Registry[Attack] = Registry("attack", "hashrobust.attacks")
 
 # After the registry, which the modules of this folder import from here.
+from ._alpha import auto_alpha  # noqa: E402
 from ._ball import ball, inside_ball, outward, project, round_to_8_bits  # noqa: E402
-from ._base import Attack  # noqa: E402
+from ._base import Attack, input_gradient  # noqa: E402
 from ._center import center_codes  # noqa: E402
 from ._classifier import ClassifierAttack  # noqa: E402
 from ._context import AttackContext, AttackResult, Clean  # noqa: E402
@@ -34,12 +35,14 @@ __all__ = [
     "OracleError",
     "SearchAttack",
     "attacks",
+    "auto_alpha",
     "ball",
     "build_attack",
     "center_codes",
     "check_gradient",
     "classification_objective",
     "draw_targets",
+    "input_gradient",
     "inside_ball",
     "outward",
     "perturbation",

@@ -18,14 +18,19 @@ def check_alpha(alpha: float | str) -> None:
 
 
 def alpha_at(alpha: float | str, step: int, steps: int, clean_outputs: Tensor) -> float | Tensor:
-    """alpha at a step: the constant, the tenth's value of A10, or for "auto" one value a sample (B, 1).
-
-    "auto" is 1 / mean |z| of the clean image: a typical bit starts at |u| = tanh(1) = 0.76, where tanh
-    still passes 0.42 of the gradient, however large the network's outputs are.
-    """
+    """alpha at a step: the constant, the tenth's value of A10, or for "auto" one value a sample, see `auto_alpha`."""
     if alpha == "A10":
         return A10[10 * step // steps]
     if alpha == "auto":
-        scale = clean_outputs.abs().mean(dim=1, keepdim=True)
-        return 1.0 / scale.where(scale > 0, scale.new_ones(()))
+        return auto_alpha(clean_outputs)
     return float(alpha)
+
+
+def auto_alpha(outputs: Tensor) -> Tensor:
+    """1 / mean |z| of each row of outputs z (B, K), (B, 1); 1 for a row of zeros.
+
+    A typical bit is then at |tanh(alpha z)| = tanh(1) = 0.76, where tanh still passes 0.42 of the gradient, however
+    large the network's outputs are.
+    """
+    scale = outputs.abs().mean(dim=1, keepdim=True)
+    return 1.0 / scale.where(scale > 0, scale.new_ones(()))

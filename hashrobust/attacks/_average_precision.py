@@ -30,7 +30,8 @@ def histograms(u: Tensor, counts: State) -> tuple[Tensor, Tensor]:
     """
     bits = u.shape[1]
     distance = ((bits - u @ counts["codes"].T) / 2.0).clamp(0.0, bits)
-    below = distance.detach().floor().clamp(max=bits - 1)
+    # Codes that are no numbers have a place, where their counts are none either.
+    below = distance.detach().nan_to_num().floor().clamp(max=bits - 1)
     part, level = distance - below, below.long()
 
     def histogram(weights: Tensor) -> Tensor:

@@ -169,6 +169,9 @@ def call_model(model: Model, images: Tensor) -> Tensor:
 
 def input_gradient(loss: Tensor, images: Tensor) -> Tensor:
     """Gradient of the summed loss with respect to the images alone."""
-    if not loss.requires_grad:
-        raise InputError("the model's outputs carry no gradient: let it run without torch.no_grad() inside")
-    return torch.autograd.grad(loss, images)[0]
+    found = torch.autograd.grad(loss, images, allow_unused=True)[0] if loss.requires_grad else None
+    if found is None:
+        raise InputError(
+            "the model's outputs carry no gradient: let it run without torch.no_grad() and detach() inside"
+        )
+    return found

@@ -11,6 +11,7 @@ from torch import Tensor
 from hashrobust.errors import InputError
 from hashrobust.seeding import keyed_generator
 
+from ._alpha import auto_alpha
 from ._ball import ball
 from ._base import input_gradient
 from ._center import hard_codes
@@ -86,8 +87,8 @@ def check_gradient(
     step sizes disagree, or the forward and the backward difference by the smaller.
 
     `model` maps float64 images (B, C, H, W) to float64 z (B, K): give it a float64 copy. `objective`
-    maps z to (B,); by default the agreement of tanh(z) with the images' own codes. Directions have unit
-    2-norm; they and the start are keyed by `seed`.
+    maps z to (B,); by default the agreement of tanh(alpha z) with the images' own codes, alpha by `auto_alpha`:
+    where tanh saturates any gradient would pass. Directions have unit 2-norm; they and the start are keyed by `seed`.
 
     Raises:
         InputError: no images, or a model that does not compute in float64.
@@ -99,8 +100,8 @@ def check_gradient(
         outputs = model(clean)
     if outputs.dtype != torch.float64:
         raise InputError(f"the model computes in {outputs.dtype}: give a float64 copy (model.double())")
-    own_codes = hard_codes(outputs)
-    score = objective or (lambda z: (torch.tanh(z) * own_codes).mean(dim=1))
+    alpha, own_codes = auto_alpha(outputs), hard_codes(outputs)
+    score = objective or (lambda z: (torch.tanh(alpha * z) * own_codes).mean(dim=1))
 
     generator = keyed_generator("gradient check", seed)
     rays = torch.randn(directions, *clean.shape[1:], generator=generator, dtype=torch.float64).to(

@@ -44,7 +44,7 @@ class GradientAttack(Attack):
         random_start: start anywhere in the ball rather than at the clean image.
         restarts: runs of which each sample keeps the best.
         optimizer: "sign", "gradient", "normalized", "momentum" or "adam".
-        alpha: of u = tanh(alpha z): a number, "A10" or "auto" (see `alpha_at`).
+        alpha: of u = tanh(alpha z): a number, "A10" (see `alpha_at`) or "auto" (see `auto_alpha`).
         eot: passes whose mean gradient a step follows, for models or feedback that answer at random
             (expectation over transformation, Athalye et al., arXiv 1707.07397).
 

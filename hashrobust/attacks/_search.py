@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hashrobust.errors import HashRobustError, InputError
 
-from ._alpha import alpha_at
+from ._alpha import auto_alpha
 from ._ball import ball
 from ._base import Attack, call_model
 from ._best import BestIterates, Scores
@@ -61,8 +61,8 @@ class SearchAttack(Attack):
         epsilon: radius of the ball in pixel units.
         seed: keys all draws, with the sample id.
         targeted: go toward the targets of the context; not with classifiers.
-        oracle: what the model answers: "relaxed", u = tanh(alpha z) with alpha as for "auto" in
-            `alpha_at`, or the logits; or "codes", sign z or the predicted class and nothing more.
+        oracle: what the model answers: "relaxed", u = tanh(alpha z) with alpha by
+            `auto_alpha`, or the logits; or "codes", sign z or the predicted class and nothing more.
         budget: queries to the model for each image; the clean image and the start are the first two.
         share: of the pixels that the first proposals change; halved on the published schedule.
 
@@ -168,7 +168,7 @@ class SearchAttack(Attack):
     def _code_scores(self, clean: Clean, labels: Tensor | None, context: AttackContext) -> Scores:
         """Agreement with the code to leave."""
         leave = self._to_leave(clean.codes, labels, context)
-        alpha = alpha_at("auto", 0, 1, clean.outputs)
+        alpha = auto_alpha(clean.outputs)
 
         def scores(images: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
             hard = (hard_codes(outputs) * leave).mean(dim=1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -31,7 +31,7 @@ from hashrobust.cli import (
     version,
 )
 from hashrobust.cli._console import print_error, stderr
-from hashrobust.cli._processes import has_last_word, interrupt, one_voice
+from hashrobust.cli._processes import answer_signals, has_last_word, let_signals_end_it, one_voice
 from hashrobust.errors import NO_ROOM, HashRobustError
 
 INTERRUPTED = 130
@@ -65,7 +65,7 @@ app.command("check")(check.command)
 
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
-    signal.signal(signal.SIGTERM, interrupt)
+    answer_signals()
     keep_freed_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
@@ -74,24 +74,22 @@ def main() -> None:
     try:
         with one_voice():
             code = app(prog_name="hashrobust", standalone_mode=False)
-            if sys.stdout is not None:
-                sys.stdout.flush()
-    except (KeyboardInterrupt, typer.Abort):
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except typer.Abort as error:
+        # The parser takes that of a plugin for the end of its input.
+        if isinstance(error.__cause__, EOFError):
+            raise error.__cause__ from None
         code = INTERRUPTED
     except HashRobustError as error:
         code = _failed(str(error), error.exit_code)
     except SystemExit as error:
         # Nothing of ours leaves so: without this, a plugin's `sys.exit()` would pass for success.
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        sentence = (
-            f"{place.filename}, line {place.lineno}, ended Python before the command was done: "
-            "let it raise an error, or return"
-        )
-        code = _failed(sentence, 1)
+        by_pipe = isinstance(error.__context__, BrokenPipeError)
+        code = _reader_has_left() if by_pipe else _failed(_left(error), 1)
     except BrokenPipeError:
-        # Whoever read the output has left; Python must not stumble over the pipe once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        code = _reader_has_left()
     except OSError as error:
         code = 1 if error.errno in NO_ROOM else 2
         code = _failed(f"{error}: check the path, its permissions and the room on the disk", code)
@@ -104,19 +102,39 @@ def main() -> None:
             code = _failed(_usage(error), 2)
         else:
             raise
-    if code == INTERRUPTED and has_last_word():
-        stderr.print(
-            "interrupted: what was finished is kept, the same command again goes on from there",
-            soft_wrap=True,
-        )
+    if code == INTERRUPTED:
+        let_signals_end_it()
+        if has_last_word():
+            with suppress(OSError):  # the terminal may be gone
+                stderr.print(
+                    "interrupted: what was finished is kept, the same command again goes on from there",
+                    soft_wrap=True,
+                )
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _failed(sentence: str, code: int) -> int:
     """Say what went wrong, if another process has not; the exit code."""
     if has_last_word():
-        print_error(sentence)
+        with suppress(OSError):  # nobody may be there to read it
+            print_error(sentence)
     return code
+
+
+def _left(error: SystemExit) -> str:
+    """Who ended Python, as a sentence."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{place.filename}, line {place.lineno}, ended Python before the command was done: "
+        "let it raise an error, or return"
+    )
+
+
+def _reader_has_left() -> int:
+    """Nobody reads the output any more, and Python must not stumble over the pipe at its end; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 1
 
 
 def _lacks_memory(error: Exception) -> bool:

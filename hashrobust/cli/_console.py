@@ -42,19 +42,28 @@ class _Console(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str("".join(map(_printable, text)), **options)
 
+    def on_broken_pipe(self) -> None:
+        """Raise the error that is being handled, for the command to answer; Rich would end Python."""
+        raise
+
 
 def _printable(letter: str) -> str:
     shown = letter.isprintable() or letter in "\n\t\xa0"
     return letter if shown else letter.encode("unicode_escape").decode()
 
 
-def _width() -> int | None:
-    """None: that of the terminal. Whoever starts a command may have closed its streams."""
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return None if is_terminal or "COLUMNS" in os.environ else _WIDTH_OF_FILES
+def _open_streams() -> None:
+    """Let streams that the caller closed lead nowhere: files opened later would take their numbers, and get what
+    libraries print."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
-stdout = _Console(width=_width())
+_open_streams()
+stdout = _Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_FILES)
 stderr = _Console(stderr=True)
 
 _SECONDS_BETWEEN_LINES = 15.0

@@ -17,6 +17,7 @@ from hashrobust.launch import launch
 
 Arguments = ParamSpec("Arguments")
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TOGETHER = ("finetune", "pretrain")
 """Commands that several processes do as one."""
 
@@ -81,9 +82,23 @@ def has_last_word() -> bool:
         return launched.first
 
 
+def answer_signals() -> None:
+    """Answer those that end commands as Ctrl-C is answered, but for what the caller ignores, as `nohup` does."""
+    for number in _ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+
+
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Answer a signal as Ctrl-C is answered. torchrun may send several, of which one is enough."""
     if "RANK" in os.environ:
-        for again in (signal.SIGINT, signal.SIGTERM):
+        for again in _ENDING:
             signal.signal(again, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def let_signals_end_it() -> None:
+    """Nothing is left to be tidied up: one more signal ends the process, with no word of Python's."""
+    for number in _ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)

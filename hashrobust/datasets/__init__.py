@@ -7,7 +7,7 @@ from typing import Any
 
 from hashrobust.datasets._base import ClassificationDataset, LabelledDataset, RetrievalDataset, Split
 from hashrobust.datasets._decode import decode
-from hashrobust.datasets._info import INFO, DatasetInfo, data_folder
+from hashrobust.datasets._info import INFO, DatasetInfo, data_folder, written_out
 from hashrobust.errors import InputError, UnknownNameError
 from hashrobust.progress import Progress
 from hashrobust.registry import Registry
@@ -28,10 +28,12 @@ __all__ = [
 
 datasets: Registry[LabelledDataset] = Registry("dataset", "hashrobust.datasets")
 
+PROTOCOLS = ("retrieval", "classification")
+
 
 def _parse(name: str) -> tuple[str, str | None]:
     """A dataset's name as its registered kind and the path after the colon, if any."""
-    kind, colon, path = name.partition(":")
+    kind, colon, path = str(name).partition(":")  # who gives a path is told how folders are named
     _check_kind(kind)
     takes_path = "path" in datasets.parameters(kind)
     if takes_path and not path:
@@ -43,7 +45,7 @@ def _parse(name: str) -> tuple[str, str | None]:
 
 def _check_kind(name: str) -> None:
     """Tell whoever names a folder how folders are named."""
-    if name not in datasets and Path(name).is_dir():
+    if name not in datasets and written_out(name).is_dir():
         raise UnknownNameError(
             f"unknown dataset '{name}', which is a folder here: write folder:{name} if it holds a folder of images for "
             f"each class, list:{name} if it holds lists"
@@ -126,6 +128,8 @@ def check_classifies(name: str) -> None:
 def _load(name: str, **given: Any) -> LabelledDataset:
     kind, path = _parse(name)
     takes = datasets.parameters(kind)
+    if given.get("protocol", PROTOCOLS[0]) not in PROTOCOLS:
+        raise InputError(f"protocol is {given['protocol']!r}: give {' or '.join(PROTOCOLS)}")
     common = {"path": path, **given}
     optional = ("path", "data_dir", "image_size", "download", "progress")
     return datasets.build(kind, **{k: v for k, v in common.items() if k in takes or k not in optional})
@@ -139,9 +143,9 @@ def dataset_info(name: str, *, data_dir: str | Path | None = None) -> DatasetInf
     Raises:
         UnknownNameError: no such dataset.
     """
-    kind, _, path = name.partition(":")
+    kind, _, path = str(name).partition(":")
     _check_kind(kind)
     summary = datasets.describe(kind)
     if kind not in INFO:
         return DatasetInfo(name, summary, "", "", "", "", (), None)
-    return INFO[kind](data_folder(data_dir), Path(path) if path else None)
+    return INFO[kind](data_folder(data_dir), written_out(path) if path else None)

@@ -42,7 +42,7 @@ class ImageSource(Protocol):
         """A name for tables: the file, or `<dataset>/<id>`."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Part of a dataset: `labels` (N, classes) multi-hot uint8, `ids` (N,) int64 into the pooled data set."""
 
@@ -53,6 +53,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self)} images)"
+
     def load(self, indices: Indices) -> Tensor:
         """The images at these positions of the split: float32 (B, C, H, W) in [0, 1].
 
@@ -60,16 +63,14 @@ class Split:
             InputError: no list of whole numbers, or a position below 0 or beyond the end.
             DataError: an image file that has changed or vanished since the dataset was loaded.
         """
-        positions = torch.as_tensor(indices).cpu()
+        positions = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
         if positions.ndim != 1:
             raise InputError(f"indices have {positions.ndim} dimensions: give a list of positions")
-        if len(positions) == 0:
-            positions = positions.long()
-        elif positions.dtype.is_floating_point or positions.dtype == torch.bool:
+        if len(positions) and positions.dtype.kind not in "iu":
             raise InputError(f"indices are {positions.dtype}: give whole numbers, the positions in the split")
-        elif int(positions.min()) < 0 or int(positions.max()) >= len(self):
+        if len(positions) and (positions.min() < 0 or positions.max() >= len(self)):
             raise InputError(f"indices reach outside the split: give positions from 0 to {len(self) - 1}")
-        return self.source.load(self.ids[positions].numpy())
+        return self.source.load(self.ids.numpy()[positions.astype(np.int64)])
 
     @property
     def images(self) -> Tensor:

@@ -19,6 +19,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from hashrobust.datasets._info import written_out
 from hashrobust.datasets._memory import DIGEST_BYTES
 
 CACHE_VARIABLE = "HASHROBUST_CACHE"
@@ -35,7 +36,7 @@ Pixels = NDArray[np.uint8]
 def cache_folder() -> Path:
     """The environment's HASHROBUST_CACHE, else the user's cache folder; for a user without a home none can be made."""
     if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own)
+        return written_out(own)
     try:
         users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:

@@ -118,8 +118,10 @@ def _held(part: Path) -> Iterator[IO[bytes]]:
     with part.open("ab", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise BusyError(f"'{part}' is being fetched by another process: wait for it to end") from error
+        except OSError:  # some network file systems cannot lock
+            pass
         yield file
 
 

@@ -42,9 +42,16 @@ def describes(name: str) -> Callable[[InfoBuilder], InfoBuilder]:
     return add
 
 
+def written_out(path: str | Path) -> Path:
+    """A path whose `~` is the user's folder: no shell writes out the one of `folder:~/photos`."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for users it does not know
+
+
 def data_folder(data_dir: str | Path | None) -> Path:
     """`data_dir`, else the environment's HASHROBUST_DATA, else ./data."""
-    return Path(data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE) or DEFAULT_DATA_DIR)
+    return written_out(
+        data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE) or DEFAULT_DATA_DIR
+    )
 
 
 def absent(name: str, places: Sequence[Path], fetch: str) -> DataError:

@@ -31,7 +31,8 @@ def read_lines(file: Path) -> list[str]:
         DataError: it cannot be read, or is not UTF-8 text.
     """
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines, which breaks names at other characters too, such as U+2028.
+        return file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"'{file}' cannot be read ({error}): it must be a text file") from error
 
@@ -103,8 +104,8 @@ class ListedImages:
             raise DataError(f"{place}: '{path}' is no usable path ({error})") from error
         if self._resolved_root not in file.parents:
             raise DataError(
-                f"{place}: '{path}' leaves the folder '{self.root}': give paths below it, or name the folder "
-                "of the images with root="
+                f"{place}: '{path}' leaves the folder '{self.root}': put the lists into the folder that all paths "
+                "start from (in Python, give it as root=)"
             )
         return file.relative_to(self._resolved_root).as_posix()
 
@@ -170,6 +171,8 @@ def classify_lists(
 ) -> ClassificationDataset:
     """Train and test lists as a classification protocol; the database is passed over.
 
+    Train images that stand on the test list too, by name or by content, are left out and named.
+
     Raises:
         DataError: images with several labels, or none.
     """
@@ -181,4 +184,5 @@ def classify_lists(
     places = np.arange(len(labels))
     test, train = np.isin(places, members["query"]), np.isin(places, members["train"])
     targets = labels.argmax(axis=1).astype(np.int64)
-    return classification(name, images, targets, classes, test, train, skipped=listed.repeated)
+    both = [f"{listed.files[i]}: it is on the test list too" for i in np.flatnonzero(test & train)]
+    return classification(name, images, targets, classes, test, train, skipped=[*listed.repeated, *both])

@@ -91,9 +91,12 @@ def load_photographs(
     image_size: int | None,
     download: bool = False,
     progress: Progress | None,
+    allow_overlap: bool = False,
     protocol: str = "retrieval",
 ) -> LabelledDataset:
     """The set by its protocol: from the lists in its folder if there are any, else as published.
+
+    `allow_overlap` accepts lists of which a query or validation image also stands in another split.
 
     Raises:
         DataError: it is not here, or its files are not what they should be.
@@ -107,7 +110,7 @@ def load_photographs(
     if root is None:
         raise absent(kind.name, kind.places(folder), kind.about["fetch"])
     if all((root / file).is_file() for file in LISTS.values()):
-        return _from_lists(kind, root, image_size, progress, protocol)
+        return _from_lists(kind, root, image_size, progress, allow_overlap, protocol)
     if protocol != "retrieval":
         raise InputError(f"dataset '{kind.name}' has no classification protocol: use it for retrieval")
     assert kind.read is not None
@@ -174,7 +177,12 @@ def draw(kind: Photographs, labels: NDArray[np.uint8], digests: Sequence[bytes])
 
 
 def _from_lists(
-    kind: Photographs, root: Path, image_size: int | None, progress: Progress | None, protocol: str
+    kind: Photographs,
+    root: Path,
+    image_size: int | None,
+    progress: Progress | None,
+    allow_overlap: bool,
+    protocol: str,
 ) -> LabelledDataset:
     listed = ListedImages(root, Locator(root, kind.holders))
     members = read_members(listed, root)
@@ -189,7 +197,16 @@ def _from_lists(
     elif "validation" not in members:
         hold_out(kind.name, members, digests, kind.validation)
     labels = np.array(listed.labels, dtype=np.uint8)
-    return assemble(kind.name, images, classes, labels, members, top_k=kind.top_k, skipped=listed.repeated)
+    return assemble(
+        kind.name,
+        images,
+        classes,
+        labels,
+        members,
+        top_k=kind.top_k,
+        skipped=listed.repeated,
+        allow_overlap=allow_overlap,
+    )
 
 
 def _check_lists(kind: Photographs, root: Path, members: dict[str, IntArray], classes: int) -> None:

@@ -146,7 +146,7 @@ def assemble(
     if overlap and not allow_overlap:
         raise DataError(
             f"{name}: {overlap} query or validation images also stand in another split ({example}), so "
-            "scores would count copies as finds: take them out, or pass allow_overlap=True"
+            "scores would count copies as finds: take them out (in Python, allow_overlap=True accepts them)"
         )
     splits = _splits(source, labels, members, SPLITS)
     return RetrievalDataset(
@@ -206,8 +206,9 @@ def classification(
         drawn = draw_by_class(targets, drawable, lambda _, count: Sizes(0, max(1, count // TEST_SHARE), 0))
         test = np.isin(np.arange(len(targets)), drawn["query"])
     tested = {digests[i] for i in np.flatnonzero(test)}
-    copies = np.array([not test[i] and digest in tested for i, digest in enumerate(digests)], dtype=bool)
-    kept = ~test & ~copies & (True if train is None else train)
+    others = ~test & (True if train is None else train)
+    copies = others & np.array([digest in tested for digest in digests], dtype=bool)
+    kept = others & ~copies
     drawn = draw_by_class(
         targets, kept & drawable, lambda _, count: Sizes(0, 0, max(1, count // VALIDATION_SHARE))
     )

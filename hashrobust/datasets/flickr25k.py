@@ -97,13 +97,19 @@ def flickr25k(
     image_size: int | None = None,
     download: bool = False,
     progress: Progress | None = None,
+    allow_overlap: bool = False,
 ) -> LabelledDataset:
     """FLICKR-25K: 25,000 photographs with several labels of 38 annotations.
 
     Huiskes and Lew, "The MIR Flickr retrieval evaluation", MIR 2008; annotations v080.
     """
     return load_photographs(
-        FLICKR25K, data_dir=data_dir, image_size=image_size, download=download, progress=progress
+        FLICKR25K,
+        data_dir=data_dir,
+        image_size=image_size,
+        download=download,
+        progress=progress,
+        allow_overlap=allow_overlap,
     )
 
 

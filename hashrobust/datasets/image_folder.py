@@ -11,7 +11,7 @@ import numpy as np
 from hashrobust.datasets import datasets
 from hashrobust.datasets._base import LabelledDataset
 from hashrobust.datasets._files import ImageFiles, inspect_files
-from hashrobust.datasets._info import DatasetInfo, describes
+from hashrobust.datasets._info import DatasetInfo, describes, written_out
 from hashrobust.datasets._protocol import Sizes, assemble, classification, draw_by_class, multi_hot
 from hashrobust.errors import DataError
 from hashrobust.progress import Progress
@@ -32,22 +32,34 @@ def class_sizes(count: int) -> Sizes:
     return Sizes(train=train, query=query, validation=validation)
 
 
-def _visible(paths: Iterable[Path], below: Path) -> list[Path]:
-    def hidden(path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(below).parts)
+def _visible(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if not name.startswith("."))
 
-    return sorted(path for path in paths if not hidden(path))
+
+def _files_below(folder: Path, root: Path, skipped: list[str]) -> list[Path]:
+    """The visible files of a class, by name; folders that are not looked into are told in `skipped`."""
+
+    def skip(place: str | Path, why: str) -> None:
+        skipped.append(f"{Path(place).relative_to(root).as_posix()}: {why}")
+
+    found = []
+    walk = os.walk(folder, onerror=lambda error: skip(error.filename, error.strerror or str(error)))
+    for place, folders, names in walk:
+        folders[:] = _visible(folders)
+        for name in folders:
+            if (link := Path(place, name)).is_symlink():
+                skip(link, "it is a link to a folder, which is not followed")
+        found += [Path(place, name) for name in _visible(names)]
+    return sorted(found)
 
 
 def _usable(
     root: Path, classes: list[str], progress: Progress | None
 ) -> tuple[list[str], list[bytes], list[str]]:
     """Files in class folders (by class, then name) and their hashes; what was skipped, with reasons."""
-    loose = [entry.name for entry in _visible(root.iterdir(), root) if not entry.is_dir()]
+    loose = [name for name in _visible(entry.name for entry in root.iterdir()) if not (root / name).is_dir()]
     skipped = [f"{name}: it is in no class folder" for name in loose]
-    found = [
-        path for title in classes for path in _visible((root / title).rglob("*"), root) if not path.is_dir()
-    ]
+    found = [path for title in classes for path in _files_below(root / title, root, skipped)]
     files: list[str] = []
     digests: list[bytes] = []
     first: dict[bytes, str] = {}
@@ -77,17 +89,18 @@ def image_folder(
 
     A class of n images gives n/10 queries, n/10 validation images, half of the rest (at most 500) to train,
     and what is left to the database. Files that are no readable image, and exact copies of an earlier file,
-    are skipped and named in `.skipped`; names that begin with a dot are not looked at. To classify, a tenth of
-    each class is drawn to test, and a tenth of the rest for validation.
+    are skipped and named in `.skipped`; names that begin with a dot are not looked at. Links to class folders are
+    followed; links to folders within them are skipped and named. To classify, a tenth of each class is drawn to
+    test, and a tenth of the rest for validation.
 
     Raises:
         DataError: no such folder, fewer than two class folders, or a class with fewer than 4 images.
     """
-    root = Path(path)
+    root = written_out(path)
     name = f"folder:{path}"
     if not root.is_dir():
         raise DataError(f"{name}: there is no such folder: give one that holds a subfolder for each class")
-    classes = [entry.name for entry in _visible(root.iterdir(), root) if entry.is_dir()]
+    classes = [title for title in _visible(entry.name for entry in root.iterdir()) if (root / title).is_dir()]
     if len(classes) < 2:
         raise DataError(
             f"{name} has {len(classes)} class folders and retrieval needs two: put the images of each "
@@ -98,7 +111,7 @@ def image_folder(
     targets = np.array([number[file.split("/", 1)[0]] for file in files], dtype=np.int64)
     for title, count in zip(classes, np.bincount(targets, minlength=len(classes)), strict=True):
         if count < SMALLEST_CLASS:
-            left_out = sum(reason.startswith(f"{title}/") for reason in skipped)
+            left_out = sum(reason.startswith((f"{title}/", f"{title}: ")) for reason in skipped)
             raise DataError(
                 f"{name}: class '{title}' has {count} usable images ({left_out} skipped) and needs "
                 f"{SMALLEST_CLASS}, one for each split: add images or take the class away"

@@ -10,7 +10,7 @@ import numpy as np
 from hashrobust.datasets import datasets
 from hashrobust.datasets._base import LabelledDataset
 from hashrobust.datasets._files import ImageFiles, usable_digests
-from hashrobust.datasets._info import DatasetInfo, describes
+from hashrobust.datasets._info import DatasetInfo, describes, written_out
 from hashrobust.datasets._lists import (
     LISTS,
     ListedImages,
@@ -25,7 +25,10 @@ from hashrobust.errors import DataError, InputError
 from hashrobust.progress import Progress
 
 DEFAULT_TOP_K = 5000
-WAY_OUT = "restore them, name their folder with root=, or take them off the lists"
+WAY_OUT = (
+    "restore them, put the lists into the folder that their paths start from (in Python, give it as root=), or take "
+    "them off the lists"
+)
 
 ValidationFrom = Literal["database", "test"]
 
@@ -64,21 +67,21 @@ def image_list(
     """
     if validation_from not in get_args(ValidationFrom):
         raise InputError(f"validation_from is '{validation_from}': give 'database' or 'test'")
-    folder, name = Path(path), f"list:{path}"
+    folder, name = written_out(path), f"list:{path}"
     absent = [file for file in LISTS.values() if not (folder / file).is_file()]
     if absent:
         raise DataError(f"{name} lacks {', '.join(absent)}: give a folder with {', '.join(LISTS.values())}")
-    listed = ListedImages(folder if root is None else Path(root))
+    listed = ListedImages(folder if root is None else written_out(root))
     members = read_members(listed, folder)
-    if validation_from == "test" and "validation" not in members:
-        halve_query(members)
     digests = usable_digests(name, listed.root, listed.files, WAY_OUT, progress)
     labels = np.array(listed.labels, dtype=np.uint8)
     images = ImageFiles(listed.root, listed.files, digests, image_size)
     classes = class_names(folder, labels.shape[1])
     if protocol == "classification":
         return classify_lists(name, images, listed, members, classes)
-    if "validation" not in members:
+    if "validation" not in members and validation_from == "test":
+        halve_query(members)
+    elif "validation" not in members:
         hold_out(name, members, digests)
     return assemble(
         name,

@@ -42,6 +42,7 @@ def imagenet100(
     data_dir: str | Path | None = None,
     image_size: int | None = None,
     progress: Progress | None = None,
+    allow_overlap: bool = False,
     protocol: str = "retrieval",
 ) -> LabelledDataset:
     """ImageNet100: a hundred classes of ImageNet, by HashNet's lists.
@@ -50,7 +51,12 @@ def imagenet100(
     a query and the others validate. To classify, train.txt and test.txt are taken.
     """
     return load_photographs(
-        IMAGENET100, data_dir=data_dir, image_size=image_size, progress=progress, protocol=protocol
+        IMAGENET100,
+        data_dir=data_dir,
+        image_size=image_size,
+        progress=progress,
+        allow_overlap=allow_overlap,
+        protocol=protocol,
     )
 
 

@@ -155,13 +155,19 @@ def mscoco(
     image_size: int | None = None,
     download: bool = False,
     progress: Progress | None = None,
+    allow_overlap: bool = False,
 ) -> LabelledDataset:
     """MS-COCO: 123,287 photographs with several labels of 80 kinds of objects.
 
     Lin et al., "Microsoft COCO: common objects in context", arXiv 1405.0312.
     """
     return load_photographs(
-        MSCOCO, data_dir=data_dir, image_size=image_size, download=download, progress=progress
+        MSCOCO,
+        data_dir=data_dir,
+        image_size=image_size,
+        download=download,
+        progress=progress,
+        allow_overlap=allow_overlap,
     )
 
 

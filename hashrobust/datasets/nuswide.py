@@ -95,12 +95,19 @@ def nuswide(
     data_dir: str | Path | None = None,
     image_size: int | None = None,
     progress: Progress | None = None,
+    allow_overlap: bool = False,
 ) -> LabelledDataset:
     """NUS-WIDE-21: 195,834 photographs with several labels of 21 concepts.
 
     Chua et al., "NUS-WIDE: a real-world web image database from National University of Singapore", CIVR 2009.
     """
-    return load_photographs(NUSWIDE, data_dir=data_dir, image_size=image_size, progress=progress)
+    return load_photographs(
+        NUSWIDE,
+        data_dir=data_dir,
+        image_size=image_size,
+        progress=progress,
+        allow_overlap=allow_overlap,
+    )
 
 
 @describes("nuswide")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,31 +55,20 @@ def attack_run(
     attack = build(config)
     config = with_gradient(config, attack)
     where = where or Where(data_dir, device, progress or Silent())
-    progress = where.progress
     config, surrogate = where.with_surrogate(run, config, surrogate)
     path = run.path / "attacks" / config.folder_name
     folder = Folder(path)
     if not overwrite and is_done(folder):
-        progress.say(f"{run.name}/{path.name} is done already")
-        return Folder.open(path)
+        where.progress.say(f"{run.name}/{path.name} is done already")
+        return Folder.open(path, config.to_dict())
     with run.lock(wait=wait), threads(config.threads):
         # Made while this process waited, or by one killed at its very end.
         if not overwrite and folder.has(METRICS):
             discard_parts(folder)
-            return Folder.open(path)
-        subject = subject or where.open(run)
-        bench = Bench.prepare(subject, config, attack, surrogate)
-        if overwrite and path.exists():
-            folder.clear()
-        folder = Folder.create(path, config.to_dict())
-        record_environment(folder, device=bench.device, fingerprint=bench.data.fingerprint)
-        if not (folder.path / PARTS).exists():
-            progress.say(bench.cost())
-        started = time.perf_counter()
-        metrics = _fill(folder, bench, progress)
-        folder.add_timing(attack_seconds=time.perf_counter() - started)
-        folder.write_json(METRICS, metrics)
-        discard_parts(folder)
+            return Folder.open(path, config.to_dict())
+        bench = Bench.prepare(subject or where.open(run), config, attack, surrogate)
+        folder = Folder.create(path, config.to_dict(), overwrite=overwrite)
+        _fill(folder, bench, where.progress)
     return folder
 
 
@@ -87,10 +77,25 @@ def is_done(folder: Folder) -> bool:
     return folder.has(METRICS) and not (folder.path / PARTS).exists()
 
 
-def _fill(folder: Folder, bench: Bench, progress: Progress) -> dict[str, Any]:
-    """Craft, score, and store what an attack folder holds but for its metrics, which are returned."""
+def _fill(folder: Folder, bench: Bench, progress: Progress) -> None:
+    """Craft and score, and store what an attack folder holds."""
+    record_environment(folder, device=bench.device, fingerprint=bench.data.fingerprint)
+    if not (folder.path / PARTS).exists():
+        progress.say(bench.cost())
+    started = time.perf_counter()
     crafted = craft(bench, folder, progress)
     facts = bench.gradient_facts()
+    _tell(facts, progress)
+    metrics, queries = score_attack(crafted, bench.subject, bench.chosen)
+    write_examples(folder, crafted, bench.subject, bench.chosen, bench.examples())
+    folder.write_table("queries.parquet", queries)
+    folder.add_timing(attack_seconds=time.perf_counter() - started)
+    folder.write_json(METRICS, metrics | facts | describe(bench.attack))
+    discard_parts(folder)
+
+
+def _tell(facts: Mapping[str, Any], progress: Progress) -> None:
+    """Say of gradients that they could not be checked, or failed."""
     if facts.get("gradient_check_skipped"):
         progress.say(
             f"gradients are not checked against finite differences: {facts['gradient_check_skipped']}"
@@ -100,10 +105,6 @@ def _fill(folder: Folder, bench: Bench, progress: Progress) -> dict[str, Any]:
             f"warning: exact gradients fail the finite-difference check (cosine {facts['gradient_check_cosine']:.3f}, "
             f"{100 * facts['gradient_check_kink_share']:.0f}% kinks): see Gradients in docs/conventions.md"
         )
-    metrics, queries = score_attack(crafted, bench.subject, bench.chosen)
-    write_examples(folder, crafted, bench.subject, bench.chosen, bench.examples())
-    folder.write_table("queries.parquet", queries)
-    return metrics | facts | describe(bench.attack)
 
 
 def attack_cost(
@@ -114,10 +115,10 @@ def attack_cost(
     Raises:
         InputError: see `attack_run`.
     """
-    with run.lock(), threads(config.threads):
+    with threads(config.threads):
         attack = build(config)
         where = Where(data_dir, device, Silent())
-        subject = where.open(run)
+        subject = where.open_beside(run)
         config, surrogate = where.with_surrogate(run, config, None)
         return Bench.prepare(subject, with_gradient(config, attack), attack, surrogate).cost()
 

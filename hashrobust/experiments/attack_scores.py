@@ -27,7 +27,12 @@ RETRIEVED = 8
 
 @dataclass(frozen=True)
 class Crafted:
-    """What crafting left, one row a query: codes or classes of the clean, attacked, 8-bit and ideal images."""
+    """What crafting left, one row a query.
+
+    `clean`, `attacked` and `attacked_8bit`: the answers to these images, codes (Q, K) int8 in {-1, +1} or classes (Q,)
+    int64. `theory`: the codes of full success, and `targets` (Q, C); both are empty where there are none. `images`:
+    those of the examples alone. All others are counts and sizes (Q,).
+    """
 
     arrays: dict[str, NDArray[Any]]
 
@@ -48,7 +53,8 @@ class Crafted:
 def score_attack(
     crafted: Crafted, subject: Subject, chosen: NDArray[np.int64]
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Metrics (fractions) and the per-query table of an attack, named by the subject's measure.
+    """Metrics (fractions) and the per-query table of an attack on the queries at places `chosen` (Q,), named by the
+    subject's measure.
 
     Of retrieval, `map` and its kin count relevance to the query's own label, `t_map` to the target's; of
     classification, `accuracy` counts images whose class is given as it is.

@@ -37,7 +37,7 @@ CHECKED = 8
 
 
 def choose_queries(total: int, wanted: int | None, seed: int) -> NDArray[np.int64]:
-    """Positions of a fixed subset of the queries, drawn by seed and sorted; all of them if None.
+    """Positions (wanted,) of a fixed subset of the queries, drawn by seed and sorted; all of them if None.
 
     Raises:
         InputError: more are wanted than there are.
@@ -175,8 +175,8 @@ class Bench:
             for _ in range(2):  # the first pass warms up
                 started = time.perf_counter()
                 z = through(images.requires_grad_(not searches))
-                if not searches:
-                    torch.autograd.grad(z.sum(), images)
+                if z.requires_grad and not searches:
+                    torch.autograd.grad(z.sum(), images, allow_unused=True)
                 step = time.perf_counter() - started
         return step * steps * len(self.chosen) / len(images), steps, "queries" if searches else "steps"
 

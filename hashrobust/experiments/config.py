@@ -210,7 +210,7 @@ class FinetuneConfig(RuleConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AttackConfig:
-    """One attack at one epsilon with one kind of gradient, on a fixed subset of the queries.
+    """One attack at one epsilon, in pixel units, with one kind of gradient, on a fixed subset of the queries.
 
     `gradient` is `exact`, `rule`, `rule:NAME`, or `none` for attacks that follow none; `params` are the
     attack's own parameters after its preset; `queries` is None for all of them. `surrogate` names the run

@@ -29,6 +29,8 @@ from hashrobust.progress import Progress
 from hashrobust.rules import exact_gradient
 
 PARTS, FITTED = "parts", "fitted"
+_COUNTS = ("gradient_evaluations", "zero_gradients", "nonfinite_gradients", "queries")
+"""What an attack counts of each sample."""
 
 
 def craft(bench: Bench, folder: Folder, progress: Progress) -> Crafted:
@@ -77,7 +79,7 @@ def _fitted(bench: Bench, progress: Progress) -> dict[str, Tensor] | None:
 def craft_batch(
     bench: Bench, start: int, stop: int, fitted: Mapping[str, Tensor] | None
 ) -> dict[str, NDArray[Any]]:
-    """What is kept of the queries at these positions: answers before and after, work done, some of the images.
+    """What is kept of the queries at these positions, as `Crafted` holds it of all.
 
     Raises:
         HashRobustError: an image has left its ball, or the model's answers do not repeat.
@@ -135,18 +137,15 @@ def _theory(
 
 def _run(bench: Bench, through: Model, clean: Tensor, labels: Tensor, context: AttackContext) -> AttackResult:
     """The attack, through the smaller epsilons first if it is warm-started; the work of all is counted."""
-    result: AttackResult | None = None
-    spent = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
-    before = 0.0
-    for epsilon in (*bench.config.start_epsilons, bench.config.epsilon):
-        if result is not None:
-            start = outward(result.images, clean, before, epsilon)
-            context = replace(context, start_images=start)
-        result = replace(bench.attack, epsilon=epsilon).run(through, clean, labels=labels, context=context)
-        spent = spent + result.gradient_evaluations
-        before = epsilon
-    assert result is not None
-    return replace(result, gradient_evaluations=spent)
+    links: list[AttackResult] = []
+    epsilons = (*bench.config.start_epsilons, bench.config.epsilon)
+    for before, epsilon in zip((0.0, *epsilons), epsilons, strict=False):
+        if links:
+            context = replace(context, start_images=outward(links[-1].images, clean, before, epsilon))
+        attack = replace(bench.attack, epsilon=epsilon)
+        links.append(attack.run(through, clean, labels=labels, context=context))
+    work = {name: sum(getattr(link, name) for link in links) for name in _COUNTS}
+    return replace(links[-1], **work)
 
 
 def check_forward(bench: Bench, clean: Tensor, answers: Tensor) -> None:

@@ -17,6 +17,7 @@ from hashrobust.errors import InputError, StoreError
 from hashrobust.experiments.store import Folder
 from hashrobust.training import parallel
 
+ENVIRONMENT = "environment.json"
 PACKAGES = (
     "hashrobust",
     "torch",
@@ -110,14 +111,11 @@ def git_commit() -> str | None:
 
 
 def record_environment(folder: Folder, *, device: torch.device, fingerprint: str) -> None:
-    """Write `environment.json`, once.
+    """Write `environment.json`, once; who goes on with the folder elsewhere, or with other versions, is added to it.
 
     Raises:
         StoreError: the folder was begun with other data under the same name.
     """
-    if folder.has("environment.json"):
-        check_fingerprint(folder, fingerprint)
-        return
     content: dict[str, Any] = {
         "versions": versions(),
         "git_commit": git_commit(),
@@ -128,7 +126,14 @@ def record_environment(folder: Folder, *, device: torch.device, fingerprint: str
     }
     if parallel.size() > 1:
         content["processes"] = parallel.size()
-    folder.write_json("environment.json", content)
+    if not folder.has(ENVIRONMENT):
+        folder.write_json(ENVIRONMENT, content)
+        return
+    check_fingerprint(folder, fingerprint)
+    first = folder.read_json(ENVIRONMENT, made_by=folder.command)
+    later = first.pop("resumed_in", [])
+    if content not in (first, *later):
+        folder.write_json(ENVIRONMENT, {**first, "resumed_in": [*later, content]})
 
 
 def check_fingerprint(folder: Folder, fingerprint: str) -> None:
@@ -137,7 +142,7 @@ def check_fingerprint(folder: Folder, fingerprint: str) -> None:
     Raises:
         StoreError: they differ.
     """
-    stored = folder.read_json("environment.json", made_by=folder.command)["data_fingerprint"]
+    stored = folder.read_json(ENVIRONMENT, made_by=folder.command)["data_fingerprint"]
     if stored != fingerprint:
         raise StoreError(
             f"run '{folder.path}' was made with other data ({stored}, now {fingerprint}): "

@@ -20,7 +20,7 @@ from hashrobust.experiments.checksums import SealedFolder
 from hashrobust.experiments.config import ClassifierConfig, FinetuneConfig
 from hashrobust.experiments.files import staging
 from hashrobust.experiments.onnx_files import onnx_outputs, write_onnx
-from hashrobust.experiments.store import CLASSIFY, EXPORTED, FOREIGN, Folder
+from hashrobust.experiments.store import CHECKSUMS, CLASSIFY, EXPORTED, FOREIGN, Folder
 from hashrobust.experiments.trained_runs import FEEDBACK, load_run_data
 from hashrobust.experiments.weights import MODEL
 from hashrobust.models import Classifier, HashModel, load_model, plain_source, sign
@@ -28,6 +28,8 @@ from hashrobust.progress import Progress, Silent
 
 FORMAT = 1
 DESCRIPTION, SOURCE, EXAMPLE, CARD, ONNX = "model.json", "model.py", "example.py", "README.md", "model.onnx"
+_FILES = frozenset({DESCRIPTION, SOURCE, EXAMPLE, CARD, ONNX, MODEL, FEEDBACK, CHECKSUMS, "__pycache__"})
+"""All that an export holds, and what Python leaves there of `model.py`: another export may replace them."""
 IMAGES = 200
 """So many of the queries or test images check what is written."""
 MOST_CHANGED = 1e-3
@@ -83,7 +85,7 @@ def export_run(
         run.file(FEEDBACK, made_by=run.command)
     data = load_run_data(run, data_dir)
     images = data.asked.load(range(min(IMAGES, len(data.asked))))
-    with staging(to) as place:
+    with staging(to, replacing=True) as place:
         checked = _write_model(place, model, images, onnx=onnx, progress=progress)
         shutil.copyfile(run.path / MODEL, place / MODEL)
         if feedback:
@@ -92,9 +94,6 @@ def export_run(
         (place / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
         (place / CARD).write_text(card(run, description), encoding="utf-8")
         SealedFolder(place).seal(*(path.name for path in place.iterdir()))
-        if to.exists():
-            shutil.rmtree(to)
-        place.rename(to)
     return description
 
 
@@ -120,9 +119,16 @@ def _training(run: Folder) -> dict[str, Any]:
 def _check_place(to: Path, *, overwrite: bool) -> None:
     if not to.exists():
         return
-    if not to.is_dir() or (any(to.iterdir()) and not (to / DESCRIPTION).is_file()):
-        raise InputError(f"'{to}' holds something else: choose another folder with --to")
-    if any(to.iterdir()) and not overwrite:
+    if Path.cwd().is_relative_to(to.resolve()):
+        raise InputError(
+            f"'{to}' is the folder that you are in, or above it: choose a folder of its own with --to"
+        )
+    held = sorted(path.name for path in to.iterdir()) if to.is_dir() else []
+    others = [name for name in held if name not in _FILES]
+    if not to.is_dir() or others or (held and DESCRIPTION not in held):
+        what = f" ({others[0]})" if others else ""
+        raise InputError(f"'{to}' holds something else{what}: choose another folder with --to")
+    if held and not overwrite:
         raise InputError(
             f"'{to}' holds an export already: pass --overwrite, or choose another folder with --to"
         )

@@ -49,6 +49,8 @@ def file_digest(path: Path) -> str:
 def writing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when not.
 
+    What was written is on the disk before it has its name, so that no loss of power leaves half of it.
+
     Raises:
         UnwritableError: the place cannot be written (read-only, full, no such folder).
     """
@@ -56,13 +58,19 @@ def writing(path: Path) -> Iterator[Path]:
     temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(4)}.{path.name}"
     _make_parents(path)
     try:
-        with _told_of(path, temporary):
-            with _made(temporary):
-                yield temporary
+        with _told_of(path, temporary), _made(temporary):
+            yield temporary
             temporary.chmod(0o644)
+            _to_disk(temporary)
             temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # read-only by now: what went wrong before is what is told
+            temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _make_parents(path: Path) -> None:
@@ -73,7 +81,7 @@ def _make_parents(path: Path) -> None:
 
 
 def _made(temporary: Path) -> IO[bytes]:
-    """An empty file, held as long as it is open: see `clear_abandoned`."""
+    """An empty file, held as long as it is open: see `_remove_if_abandoned`."""
     while True:
         temporary.touch(mode=0o600)
         with suppress(FileNotFoundError):  # cleared before it was held
@@ -88,16 +96,14 @@ def _made(temporary: Path) -> IO[bytes]:
 def clear_abandoned(folder: Path) -> None:
     """Remove files that killed processes left half-written in a folder that is not `locked` as runs are."""
     for left in folder.glob(_OURS):
-        with suppress(OSError), left.open("rb+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-            left.unlink()
+        _remove_if_abandoned(left)
 
 
 @contextmanager
-def staging(path: Path) -> Iterator[Path]:
-    """A new folder to be filled and renamed to `path`, in a hidden one beside it that goes when the block ends.
+def staging(path: Path, *, replacing: bool = False) -> Iterator[Path]:
+    """A new folder to be filled, in a hidden one beside `path`, and renamed to it when the block ends well.
 
-    Hidden ones that killed processes left there go first.
+    Hidden ones that killed processes left there go first. What stands at `path` is in the way, unless `replacing`.
 
     Raises:
         UnwritableError: the place cannot be written.
@@ -106,22 +112,33 @@ def staging(path: Path) -> Iterator[Path]:
     _make_parents(path)
     try:
         with _told_of(path, hidden / path.name), ExitStack() as stack:
-            with alone(path.parent):
+            with alone(path.parent), _told_of(path, hidden):
                 for left in path.parent.glob(f"{_STAGING}*"):
                     _remove_if_abandoned(left)
                 (hidden / path.name).mkdir(parents=True)
                 stack.enter_context(alone(hidden))
             yield hidden / path.name
+            for file in (hidden / path.name).rglob("*"):
+                if file.is_file():
+                    _to_disk(file)
+            if replacing and path.exists():
+                path.rename(hidden / "old")
+            (hidden / path.name).rename(path)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _remove_if_abandoned(folder: Path) -> None:
+def _remove_if_abandoned(left: Path) -> None:
+    """Remove a file or folder, unless a living process holds it as `writing` and `staging` do."""
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        folder = left.is_dir()
+        descriptor = os.open(left, os.O_RDONLY if folder else os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-            shutil.rmtree(folder)
+            if folder:
+                shutil.rmtree(left)
+            else:
+                left.unlink()
         finally:
             os.close(descriptor)
 
@@ -174,13 +191,18 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
+        except BlockingIOError as error:
             raise BusyError(
                 f"run folder '{folder}' is in use by another process: wait for it to end"
             ) from error
+        except OSError as error:
+            raise UnwritableError(
+                f"'{folder}' lies on a file system that cannot lock files ({error.strerror}), so that two processes "
+                "might write there at once: choose another place with --results, or mount it with locks"
+            ) from error
         for stale in folder.rglob(_STALE):
-            if stale.is_file():
-                stale.unlink(missing_ok=True)
+            if stale.is_file():  # reports write into runs that they do not hold
+                _remove_if_abandoned(stale)
         yield
 
 

@@ -82,8 +82,8 @@ def foreign_run(
 ) -> tuple[Folder, Hasher | ClassifyingModel]:
     """The run folder of a live model, and the model wrapped for attack: it hashes or classifies, as the data asks.
 
-    The folder's name holds a digest of the model's codes (logits) on some validation images: another model
-    under the same name gets another folder.
+    The folder's name holds a digest of the model's weights, and of its codes (logits) and gradient on some validation
+    images: another model under the same name gets another folder.
 
     Raises:
         InputError: the model's answers are not usable.
@@ -135,7 +135,14 @@ def load_foreign(run: Folder) -> Hasher | ClassifyingModel:
     if weights is not None and (not weights.is_file() or file_digest(weights) != config["weights_digest"]):
         raise StoreError(f"weights '{weights}' of run '{run.path}' are gone or were changed: put them back")
     channels, height, width = config["input_shape"]
-    return _load(name, weights, (channels, height, width), classifies=run.classifies)
+    model = _load(name, weights, (channels, height, width), classifies=run.classifies)
+    # Absent from runs of older versions, and where the weights are in a file.
+    if config.get("state_digest") not in (None, _state_digest(model)):
+        raise StoreError(
+            f"factory '{name}' makes another model than run '{run.path}' was made with: give its weights as a file "
+            "(--weights), or audit what it makes now as a run of its own (--model)"
+        )
+    return model
 
 
 def _load(
@@ -186,6 +193,7 @@ def _create(
     stem = "".join(c if c.isalnum() else "-" for c in source["model"].removeprefix(PYTHON)).strip("-")
     rule, classifies = rule_of(model), isinstance(model, ClassifyingModel)
     answers = _answers_digest(model, data)
+    state = "" if source.get("weights_digest") else _state_digest(model)
     described = {
         "task": FOREIGN,
         **source,
@@ -200,14 +208,26 @@ def _create(
         "logits_digest" if classifies else "codes_digest": answers,
         # A model with the same answers and another backward pass is another model to an attacker.
         "gradient_digest": _gradient_digest(model, data) if answers else "",
+        # Both look at a few images: the weights tell apart what is alike there.
+        **({"state_digest": state} if state else {}),
     }
     kind = "classifier" if classifies else model.output_count
     path = results / f"{slug(data.name)}-{stem}-{kind}-{config_hash(described)}"
     if Folder(path).has("environment.json"):
-        return Folder.open(path)
+        return Folder.open(path, described)
     with Folder.held(path, described, wait=True) as folder:
         record_environment(folder, device=model.device, fingerprint=data.fingerprint)
     return folder
+
+
+def _state_digest(model: Hasher | ClassifyingModel) -> str:
+    """SHA-256 of parameters and buffers with their names; empty if there are none, as of a plain function."""
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16] if state else ""
 
 
 def _answers_digest(model: Hasher | ClassifyingModel, data: LabelledDataset) -> str:

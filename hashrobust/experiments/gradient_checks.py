@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hashrobust.attacks import check_gradient, classification_objective
+from hashrobust.attacks import auto_alpha, check_gradient, classification_objective, input_gradient
 from hashrobust.errors import InputError
 from hashrobust.experiments.subject import Model
 from hashrobust.models import ClassifyingModel, frozen
@@ -64,15 +64,17 @@ def difference_facts(model: Model, images: Tensor, epsilon: float) -> dict[str, 
 def agreement(model: Model, z: Tensor, own: Tensor) -> Tensor:
     """How far outputs z (B, K) keep to the answers of outputs `own` (B, K), (B,); smooth, for gradients.
 
-    Mean over bits of tanh(z) sign(own), or of a classifier the log-odds of the class that it gave.
+    Mean over bits of tanh(alpha z) sign(own), or of a classifier the log-odds, by alpha z, of the class that it gave.
+    alpha is such that neither is flat because outputs are large or small, or logits far from zero.
     """
     if isinstance(model, ClassifyingModel):
-        return classification_objective(own.argmax(dim=1))(z)
-    return (torch.tanh(z) * torch.where(own >= 0, 1.0, -1.0)).mean(dim=1)
+        alpha = auto_alpha(own - own.mean(dim=1, keepdim=True))
+        return classification_objective(own.argmax(dim=1))(alpha * z)
+    return (torch.tanh(auto_alpha(own) * z) * torch.where(own >= 0, 1.0, -1.0)).mean(dim=1)
 
 
 def _agreement_gradient(model: Model, images: Tensor, of: Model) -> Tensor:
     """Gradient (B, pixels) of the agreement with the images' own answers, which are held fixed."""
     images = images.detach().clone().requires_grad_()
     z = model(images)
-    return torch.autograd.grad(agreement(of, z, z.detach()).sum(), images)[0].flatten(1)
+    return input_gradient(agreement(of, z, z.detach()).sum(), images).flatten(1)

@@ -57,7 +57,7 @@ def import_run(
     path = results / _name(config, config_hash({**stored, "digest": file_digest(directory / MODEL)}))
     if Folder(path).has(MODEL):
         progress.say(f"{path.name} is there already")
-        return Folder.open(path)
+        return Folder.open(path, stored)
     with staging(path) as place:
         folder = Folder.create(place, stored)
         record_environment(folder, device=choose_device(device), fingerprint=data.fingerprint)
@@ -65,7 +65,6 @@ def import_run(
             with folder.writing(file) as temporary:
                 shutil.copyfile(directory / file, temporary)
         load_imported(folder)
-        folder.path.rename(path)
     return Folder.open(path)
 
 

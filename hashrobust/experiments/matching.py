@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pandas as pd
 
+from hashrobust.experiments.files import locked
 from hashrobust.experiments.store import AT_EPOCH, Folder
+from hashrobust.experiments.weights import MODEL
 from hashrobust.options import parse_stages
 from hashrobust.progress import Progress
 
@@ -20,10 +23,9 @@ def match_epochs(run: Folder, control: Folder, limit: float, progress: Progress)
     Nothing changes where they differ by `limit` at most, no epoch of the better one comes nearer, or one of them
     was not fine-tuned here, or rotated after training, as its models of single epochs are not.
     """
-    best = [_best(folder) for folder in (run, control)]
-    if None in best or abs(best[0] - best[1]) <= limit:  # type: ignore[operator]
+    own, twin = _kept(run), _kept(control)
+    if own is None or twin is None or abs(own - twin) <= limit:
         return run, control
-    own, twin = float(best[0] or 0), float(best[1] or 0)
     better, wanted = (run, twin) if own > twin else (control, own)
     history = _history(better)
     scores = history[_score(better)]
@@ -41,28 +43,42 @@ def match_epochs(run: Folder, control: Folder, limit: float, progress: Progress)
 
 
 def at_epoch(run: Folder, epoch: int) -> Folder:
-    """The model that a run had after an epoch, as a run of its own beside it: `<run>@epoch-NNN`."""
+    """The model that a run had after an epoch, as a run of its own beside it: `<run>@epoch-NNN`.
+
+    It is taken again if the run was made anew since.
+    """
     path = run.path.with_name(f"{run.name}{AT_EPOCH}{epoch:03d}")
-    if Folder(path).has("model.safetensors"):
-        return Folder.open(path)
+    checkpoint = f"checkpoints/epoch-{epoch:03d}.safetensors"
     config = {key: value for key, value in run.config.items() if key != "format"}
-    with Folder.held(path, {**config, "epoch": epoch}, wait=True) as folder:
-        if folder.has("model.safetensors"):  # made while this process waited
-            return folder
+    if _is_taken(path, run, checkpoint):
+        return Folder.open(path)
+    with locked(path, wait=True):
+        if _is_taken(path, run, checkpoint):  # while this process waited
+            return Folder.open(path)
+        folder = Folder.create(path, {**config, "epoch": epoch}, overwrite=True)
         for name in _COPIED:
             with folder.writing(name) as temporary:
                 shutil.copyfile(run.file(name, made_by="finetune"), temporary)
-        with folder.writing("model.safetensors") as temporary:
-            shutil.copyfile(run.file_at_hand(f"checkpoints/epoch-{epoch:03d}.safetensors"), temporary)
+        with folder.writing(MODEL) as temporary:
+            shutil.copyfile(run.file_at_hand(checkpoint), temporary)
     return folder
 
 
-def _best(run: Folder) -> float | None:
+def _is_taken(path: Path, run: Folder, checkpoint: str) -> bool:
+    """Whether the copy is whole, and of the run's checkpoint as it is now (one off the list is not compared)."""
+    copy = Folder(path)
+    return copy.has(MODEL) and run.checksums.get(checkpoint) in (None, copy.checksums[MODEL])
+
+
+def _kept(run: Folder) -> float | None:
     """The validation score of the epoch that was kept; None for a run that was not fine-tuned here, or is rotated."""
     if not run.has(_HISTORY, "feedback.safetensors") or {"epoch", "rotate"} & set(run.config):
         return None
-    history = _history(run)
-    return float(history[_score(run)].max()) if len(history) else None
+    scores = _history(run)[_score(run)]
+    if not len(scores):
+        return None
+    # A training that ended by steps chose no epoch.
+    return float(scores.iloc[-1] if "max_steps" in run.config else scores.max())
 
 
 def _history(run: Folder) -> pd.DataFrame:

@@ -39,7 +39,8 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class StoredCodes:
-    """Codes packed as `pack` does, labels (N, C) uint8 multi-hot and ids (N,) of one split."""
+    """Codes of K = `bits` bits packed as `pack` does, (N, ceil(K / 8)), labels (N, C) multi-hot and ids (N,) of one
+    split."""
 
     packed: NDArray[np.uint8]
     bits: int

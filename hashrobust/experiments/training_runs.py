@@ -86,7 +86,7 @@ def pretrain_run(
         torch.manual_seed(key_seed("init", config.seed))
         model = Classifier(config.backbone, len(data.classes), **shape_of(data), mean=data.mean, std=data.std)
     path = results / config.run_name
-    if parallel.same(not overwrite and _is_done(path, data, MODEL, "metrics.json")):
+    if parallel.same(not overwrite and _is_done(path, "pretrain", config, data, MODEL, "metrics.json")):
         progress.say(f"{path.name} is done already")
         return Folder.open(path)
     with _held(path, "pretrain", config, overwrite=overwrite) as folder:
@@ -170,7 +170,7 @@ def rule_run(
     staged = staged_rule(config, model)
     reports = convert_to_first(staged, model)
     path = results / config.run_name
-    if parallel.same(not overwrite and _is_done(path, data, MODEL, FEEDBACK, "history.csv")):
+    if parallel.same(not overwrite and _is_done(path, task, config, data, MODEL, FEEDBACK, "history.csv")):
         progress.say(f"{path.name} is done already")
         return Folder.open(path)
     with _held(path, task, config, overwrite=overwrite) as folder:
@@ -240,11 +240,11 @@ def start_from(model: Network, config: RuleConfig, weights: Path | None) -> None
             model.use_imagenet_weights()
 
 
-def _is_done(path: Path, data: LabelledDataset, *names: str) -> bool:
-    """Whether a run with all these files is there, made with this data."""
+def _is_done(path: Path, task: str, config: TrainingConfig, data: LabelledDataset, *names: str) -> bool:
+    """Whether a run of a configuration with all these files is there, made with this data."""
     if not Folder(path).has(*names):
         return False
-    check_fingerprint(Folder.open(path), data.fingerprint)
+    check_fingerprint(Folder.open(path, {"task": task, **config.to_dict()}), data.fingerprint)
     return True
 
 

@@ -60,7 +60,7 @@ def verify(results: Path, progress: Progress | None = None) -> Verification:
             found.matching += 1
         except StoreError:
             found.changed.append(path)
-    found.missing += [path for path in listed if not path.exists()]
+    found.missing += [path for path in listed if not path.exists() and _is_listed(path, listed[path])]
     rest = [path for path in files if path.name != CHECKSUMS]
     with (progress or Silent()).track("verifying", len(rest), "files") as advance:
         for path in rest:
@@ -83,13 +83,18 @@ def _look_at(path: Path, folder: SealedFolder | None, results: Path, found: Veri
         if folder.matches(name) or folder.matches(name):  # twice, lest it was being replaced just then
             found.matching += 1
         else:
-            (found.changed if name in folder.checksums else found.unsealed).append(path)
+            (found.changed if _is_listed(path, folder) else found.unsealed).append(path)
     elif path.name == TIMING:
         _look_at_times(path, found)
     elif _is_unknown(path, results):
         found.unknown.append(path)
     else:
         found.unsealed.append(path)
+
+
+def _is_listed(path: Path, folder: SealedFolder) -> bool:
+    """Whether a file is still on its list: a process at work may have taken it off since, to change or remove it."""
+    return path.relative_to(folder.path).as_posix() in folder.checksums
 
 
 def _look_at_times(path: Path, found: Verification) -> None:

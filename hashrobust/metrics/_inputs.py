@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashrobust._arrays import as_array, as_codes
+from hashrobust._arrays import as_array, as_codes, as_whole
 from hashrobust.errors import InputError
 from hashrobust.metrics._kernel import Pairs
 
@@ -72,6 +72,8 @@ def pack_labels(query_labels: Any, database_labels: Any) -> Pairs:
 
 def _label_array(labels: Any, name: str) -> Labels:
     array = as_array(labels)
+    if array.ndim in (1, 2) and len(array) == 0:
+        raise InputError(f"there are no {name} labels: give at least one image and its label")
     if array.ndim not in (1, 2) or array.size == 0:
         raise InputError(
             f"{name} labels have shape {array.shape}: "
@@ -109,8 +111,4 @@ def check_top(k: int | None, database: int) -> int:
     Raises:
         InputError: k is not a whole number from 1 on.
     """
-    if k is None:
-        return database
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"k is {k}: give a whole number from 1 on, or None for the full ranking")
-    return min(int(k), database)
+    return database if k is None else min(as_whole("k", k), database)

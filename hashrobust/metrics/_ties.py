@@ -50,13 +50,14 @@ def harmonic_numbers(count: int) -> Scores:
 def expected(g: Groups, harmonic: Scores) -> Scores:
     """Expected sum of precisions at the relevant items among a group's first t, over all orders of it.
 
-    sum over i = 1..t of r/n (R + 1 + (i - 1)(r - 1)/(n - 1)) / (N + i), by harmonic numbers.
+    sum over i = 1..t of r/n (R + 1 + s (i - 1)) / (N + i) with s = (r - 1)/(n - 1). The sum of 1/(N + i) is
+    h = H(N + t) - H(N), that of (i - 1)/(N + i) is t - (N + 1) h, and both together are s t + (R + 1 - s (N + 1)) h:
+    so written, a ranking without a mistake scores exactly 1.
     """
-    inverse = harmonic[g.before + g.t] - harmonic[g.before]  # sum of 1 / (N + i)
-    linear = g.t - (g.before + 1) * inverse  # sum of (i - 1) / (N + i)
+    inverse = harmonic[g.before + g.t] - harmonic[g.before]
     share = g.r / np.maximum(g.n, 1)
-    slope = (g.r - 1) / np.maximum(g.n - 1, 1)
-    sums: Scores = share * ((g.hits_before + 1) * inverse + np.where(g.n > 1, slope * linear, 0.0))
+    slope = np.where(g.n > 1, (g.r - 1) / np.maximum(g.n - 1, 1), 1.0)  # any for one item, whose i - 1 is 0
+    sums: Scores = share * (slope * g.t + (g.hits_before + 1 - slope * (g.before + 1)) * inverse)
     return sums
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hashrobust._arrays import as_whole
 from hashrobust.errors import InputError
 from hashrobust.metrics import _kernel, _ties
 from hashrobust.metrics._inputs import check_choice, check_top, pack_labels, pack_pairs
@@ -84,9 +85,7 @@ class Ranking:
 
     def precision_within_radius(self, radius: int = 2) -> Scores:
         """See the function `precision_within_radius`."""
-        if radius < 0:
-            raise InputError(f"radius is {radius}: give a Hamming distance from 0 on")
-        inside = slice(0, radius + 1)
+        inside = slice(0, as_whole("radius", radius, least=0) + 1)
         found, hits = self.counts[:, inside].sum(axis=1), self.relevant[:, inside].sum(axis=1)
         precision: Scores = hits / np.maximum(found, 1)
         return precision

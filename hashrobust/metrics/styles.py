@@ -120,8 +120,11 @@ def _feature_style(
 
 
 def _unit_norm(features: Any, expected: int) -> NDArray[np.float64]:
-    array = as_array(features).astype(np.float64)
+    array = as_array(features)
     if array.ndim != 2 or len(array) != expected:
         raise InputError(f"features have shape {array.shape}: give one row for each of the {expected} codes")
-    norms: NDArray[np.float64] = np.linalg.norm(array, axis=1, keepdims=True)
-    return array / np.where(norms == 0, 1.0, norms)
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise InputError("features hold values that are no finite numbers: give the outputs of the model")
+    rows = array.astype(np.float64)
+    norms: NDArray[np.float64] = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms == 0, 1.0, norms)

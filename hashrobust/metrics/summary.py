@@ -13,6 +13,8 @@ from hashrobust.metrics.bootstrap import bootstrap_interval
 from hashrobust.metrics.ranking import Ranking
 from hashrobust.metrics.styles import FEATURE_STYLE, STYLES, style_score
 
+AT_ONCE = 1 << 14  # codes that become floating point numbers together, of what may be millions
+
 
 def code_statistics(codes: Any) -> dict[str, float]:
     """How well codes (N, K) use their bits.
@@ -24,25 +26,30 @@ def code_statistics(codes: Any) -> dict[str, float]:
     Raises:
         InputError: values other than -1 and +1, or no codes.
     """
-    array = as_codes(codes).astype(np.float64)
+    array = as_codes(codes)
     if len(array) == 0:
         raise InputError("there are no codes: give at least one")
-    means, spreads = array.mean(axis=0), array.std(axis=0)
-    varying = array[:, spreads > 0]
-    pairs = varying.shape[1] * (varying.shape[1] - 1)
-    correlation = 0.0
-    if pairs:
-        absolute = np.abs(np.corrcoef(varying, rowvar=False))
-        correlation = float((absolute.sum() - np.trace(absolute)) / pairs)
+    bits = array.shape[1]
+    sums, products = np.zeros(bits), np.zeros((bits, bits))
+    for start in range(0, len(array), AT_ONCE):
+        part = array[start : start + AT_ONCE].astype(np.float64)
+        sums += part.sum(axis=0)
+        products += part.T @ part
+    means = sums / len(array)
+    varying = np.abs(sums) < len(array)
+    covariance = (products / len(array) - np.outer(means, means))[np.ix_(varying, varying)]
+    spreads = np.sqrt(np.diag(covariance))
+    absolute = np.abs(covariance / np.outer(spreads, spreads))
+    pairs = len(absolute) * (len(absolute) - 1)
     return {
         "bit_balance": float(1 - np.abs(means).mean()),
-        "bit_correlation": correlation,
-        "distinct_codes": float(len(np.unique(pack(codes), axis=0))),
+        "bit_correlation": float((absolute.sum() - np.trace(absolute)) / pairs) if pairs else 0.0,
+        "distinct_codes": float(len(np.unique(pack(array), axis=0))),
     }
 
 
 def retrieval_metrics(
-    query_codes: Any, database_codes: Any, query_labels: Any, database_labels: Any, *, k: int | None
+    query_codes: Any, database_codes: Any, query_labels: Any, database_labels: Any, *, k: int | None = None
 ) -> dict[str, float]:
     """Every number that a run records of its codes, by name; scores are fractions.
 

@@ -30,14 +30,18 @@ def attackable(network: AnyNetwork) -> AnyNetwork:
 
     Each BatchNorm that follows nothing but one convolution is folded into it: W becomes gain o W, and where the
     convolution has feedback, V becomes gain o V, which sends back what both layers did. On the CPU
-    weights are laid out channels last. A network that cannot be traced, or whose copy would answer
-    otherwise, is copied as it is.
+    weights are laid out channels last. The copy's weights must stay as they are, since its V are made once a draw
+    and not at each step. A network that cannot be traced, or whose copy would answer otherwise, is copied as it is.
     """
     copied = _frozen_copy(network)
     for convolution, norm in _pairs(copied):
         _fold(copied, convolution, norm)
     stay_channels_last(copied)
-    return copied if _same(copied, network) else _frozen_copy(network)
+    copied = copied if _same(copied, network) else _frozen_copy(network)
+    for layer in copied.modules():
+        if isinstance(layer, FeedbackLayer):
+            layer.fixed = True
+    return copied
 
 
 def _frozen_copy(network: AnyNetwork) -> AnyNetwork:

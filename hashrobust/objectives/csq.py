@@ -24,8 +24,10 @@ class CSQ(CentreObjective):
     Centres are rows of a Hadamard matrix where there are enough, else random codes
     (`_centres.hash_centres`), for several labels their majority (`_centres.CentreObjective`). Images
     without a label have no centre and only their quantisation counts.
-    The quantisation term is squared as in the authors' code (log cosh in the paper), and so is
-    `quantization_weight` lambda theirs. `seed` draws the random bits.
+    The quantisation term is squared, as in the authors' code, where the paper has log cosh. Their code takes its mean
+    over bits, with weight 0.05, and adds a pairwise term that the paper has not; that of DeepHash-pytorch takes the
+    mean with weight 1e-4. Here it is the sum over bits, with weight `quantization_weight` lambda. `seed` draws the
+    random bits.
     """
 
     def __init__(

@@ -21,9 +21,10 @@ class HyP2(Objective):
         pair_weight mean over dissimilar pairs relu(cos(u,u') - margin)
         + mean over own labels -cos(u,P) + mean over other labels relu(cos(u,P) - margin)
 
-    All dissimilar pairs count, as in H2Q (Schwengber et al.); the authors' code takes only those of
-    images with two labels or more. `pair_weight` is 1.25 in H2Q (0.75 for NUS-WIDE) and 0.01 in the
-    authors' scripts; `margin` follows from bits and classes unless given (`_margin.class_margin`).
+    All as in H2Q (Schwengber et al., arXiv 2311.04207). The code of HyP2's authors has no tanh, and of dissimilar
+    pairs takes only those of images with two labels or more. `pair_weight` is 1.25 in H2Q (0.75 for NUS-WIDE),
+    0.5 by default in the code of HyP2's authors, 0.01 in the scripts of Berriche et al. (arXiv 2502.05925);
+    `margin` follows from bits and classes unless given (`_margin.class_margin`).
     The proxies (C, K) are drawn by Kaiming's normal rule and learn at `proxy_learning_rate`.
     """
 

@@ -27,9 +27,10 @@ class SignalAgreement:
 
 
 def signal_agreement(model: nn.Module, images: Tensor) -> list[SignalAgreement]:
-    """Compare both errors of the sum of tanh(z) o sign(z) at each converted layer, the last layer first.
+    """Compare both errors of the sum of tanh(z / mean |z|) o sign(z) at each converted layer, the last layer first.
 
-    `images` (B, C, H, W). A layer that is called several times counts with its last call.
+    `images` (B, C, H, W); the mean is that of an image, so that tanh saturates nowhere. A layer that is called several
+    times counts with its last call.
     """
     by_rule = _signals(model, images)
     with exact_gradient(model):
@@ -53,7 +54,7 @@ def _signals(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
     def keep(name: str) -> object:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if arguments[0].requires_grad:
+            if arguments and arguments[0].requires_grad:
                 inputs[name] = arguments[0]
 
         return hook
@@ -65,7 +66,9 @@ def _signals(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     try:
         with torch.enable_grad():
             z = model(images.detach().clone().requires_grad_(True))
-            score = (torch.tanh(z) * torch.where(z >= 0, 1.0, -1.0).detach()).sum()
+            scale = z.detach().abs().mean(dim=1, keepdim=True)
+            u = torch.tanh(z / scale.where(scale > 0, scale.new_ones(())))
+            score = (u * torch.where(z >= 0, 1.0, -1.0)).sum()
             errors = torch.autograd.grad(score, list(inputs.values()))
     finally:
         for handle in handles:

@@ -41,11 +41,10 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-@torch.no_grad()
 def feedback_weight(
     rule: Rule, weight: Tensor, drawn: Tensor | None, dtype: torch.dtype, gain: Tensor | None = None
 ) -> Tensor:
-    """V in the shape of `weight`, times `gain` if one is given (see `Folding`).
+    """V in the shape of `weight`, which carries no gradient, times `gain` if one is given (see `Folding`).
 
     It may lie in memory that the next call on this thread overwrites.
     """
@@ -79,16 +78,48 @@ class ConvertedLayer(nn.Module):
         return torch.is_grad_enabled() and input.requires_grad and not is_exact(self)
 
 
+class _Carried(NamedTuple):
+    """What a backward pass makes V of."""
+
+    weight: Tensor
+    drawn: Tensor | None
+    gain: Tensor | None
+    rule: Rule | None  # None: `drawn` is V itself
+
+    def v(self, dtype: torch.dtype) -> Tensor:
+        """V, in memory that the next call may overwrite."""
+        if self.rule is None:
+            assert self.drawn is not None
+            return self.drawn.to(dtype)
+        return feedback_weight(self.rule, self.weight, self.drawn, dtype, self.gain)
+
+
 class FeedbackLayer(ConvertedLayer):
     """A layer whose error goes to its input through V."""
 
-    folding: Folding | None = None  # in copies made to be attacked fast
+    # Of copies made to be attacked fast:
+    folding: Folding | None = None
+    fixed: bool = False  # W never changes again, so that V is made once for each draw
+    _made: tuple[Rule, Tensor | None, Tensor] | None = None  # that V, behind what it was made of
 
     @property
     def rule(self) -> Rule:
         """What chooses V."""
         assert isinstance(self.assignment.rule, Rule)
         return self.assignment.rule
+
+    def carried(self) -> _Carried:
+        """What the backward pass of a graph under construction makes V of: V itself where W is fixed."""
+        gain = None if self.folding is None else self.folding.gain
+        weight = self.rule_weight()
+        if not self.fixed:
+            return _Carried(weight, self.feedback, gain, self.rule)
+        made = self._made
+        if made is None or made[0] is not self.rule or made[1] is not self.feedback:
+            v = feedback_weight(self.rule, weight, self.feedback, weight.dtype, gain)
+            # Laid out as W is: convolutions would do it at every step.
+            made = self._made = (self.rule, self.feedback, torch.empty_like(self.weight).copy_(v))
+        return _Carried(weight, made[2], None, None)
 
     def feedback_weight(self) -> Tensor:
         """The present V (see `feedback_weight` for how long it is valid)."""
@@ -124,13 +155,13 @@ class _ConvolutionStep(Function):
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        signs: Tensor,
+        geometry: _Geometry,
+        rule_weight: Tensor,
         drawn: Tensor | None,
         gain: Tensor | None,
-        rule: Rule,
-        geometry: _Geometry,
+        rule: Rule | None,
     ) -> Tensor:
-        ctx.save_for_backward(input, signs, drawn, gain)
+        ctx.save_for_backward(input, rule_weight, drawn, gain)
         ctx.rule, ctx.geometry = rule, geometry
         stride, padding, dilation, groups = geometry
         return torch.convolution(
@@ -141,9 +172,9 @@ class _ConvolutionStep(Function):
     @once_differentiable
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, drawn, gain = ctx.saved_tensors
-        v = feedback_weight(ctx.rule, weight, drawn, input.dtype, gain)
+        v = _Carried(weight, drawn, gain, ctx.rule).v(input.dtype)
         stride, padding, dilation, groups = ctx.geometry
-        gradients = torch.ops.aten.convolution_backward(
+        gradients = torch.ops.aten.convolution_backward.default(
             delta,
             input,
             v,
@@ -168,28 +199,29 @@ class _LinearStep(Function):
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        signs: Tensor,
+        rule_weight: Tensor,
         drawn: Tensor | None,
-        rule: Rule,
+        gain: Tensor | None,
+        rule: Rule | None,
     ) -> Tensor:
-        ctx.save_for_backward(input if ctx.needs_input_grad[1] else None, signs, drawn)
+        ctx.save_for_backward(input if ctx.needs_input_grad[1] else None, rule_weight, drawn, gain)
         ctx.rule = rule
         return F.linear(input, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, drawn = ctx.saved_tensors
+        input, weight, drawn, gain = ctx.saved_tensors
         needs_input, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         to_input = to_weight = to_bias = None
         if needs_input:
-            to_input = delta @ feedback_weight(ctx.rule, weight, drawn, delta.dtype)
+            to_input = delta @ _Carried(weight, drawn, gain, ctx.rule).v(delta.dtype)
         rows = delta.reshape(-1, delta.shape[-1])
         if needs_weight:
             to_weight = rows.t() @ input.reshape(-1, input.shape[-1])
         if needs_bias:
             to_bias = rows.sum(0)
-        return to_input, to_weight, to_bias, None, None, None
+        return to_input, to_weight, to_bias, None, None, None, None
 
 
 class _FeedbackConv(FeedbackLayer, _ConvNd):
@@ -205,11 +237,8 @@ class _FeedbackConv(FeedbackLayer, _ConvNd):
             _autocast(input.unsqueeze(0) if unbatched else input),
             _autocast(self.weight),
             None if self.bias is None else _autocast(self.bias),
-            self.rule_weight(),
-            self.feedback,
-            None if self.folding is None else self.folding.gain,
-            self.rule,
             geometry,
+            *self.carried(),
         )
         return output.squeeze(0) if unbatched else output
 
@@ -253,9 +282,7 @@ class FeedbackLinear(FeedbackLayer, nn.Linear):
             _autocast(input),
             _autocast(self.weight),
             None if self.bias is None else _autocast(self.bias),
-            self.weight.detach(),
-            self.feedback,
-            self.rule,
+            *self.carried(),
         )
         return output
 

@@ -67,7 +67,9 @@ def test_true_gradients_of_images_on_kinks_pass_and_the_kinks_are_counted() -> N
 def test_the_few_pairs_that_kinks_leave_do_not_decide(seed: int) -> None:
     """One pair is left, whose derivative is smaller than the bend that counts as none."""
     torch.manual_seed(seed)
-    check = check_gradient(pooling(), constant_background())
+    model, images = pooling(), constant_background()
+    own = model(images.double()).sign().detach()
+    check = check_gradient(model, images, lambda z: (torch.tanh(z) * own).mean(dim=1))
     assert 0.95 < check.clean.kink_share < 1 and check.clean.cosine is None and check.passed
 
 
@@ -143,8 +145,19 @@ def test_a_function_that_is_constant_has_a_right_gradient_of_zero() -> None:
 
 def test_saturated_outputs_are_no_kinks() -> None:
     """tanh of large numbers: what rounding makes of a slope of zero is not a kink."""
-    check = check_gradient(lambda x: 30 + x.flatten(1), torch.rand(2, 1, 4, 4))
+    check = check_gradient(
+        lambda x: 30 + x.flatten(1), torch.rand(2, 1, 4, 4), lambda z: torch.tanh(z).mean(dim=1)
+    )
     assert check.passed and check.kink_share == 0
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_no_scale_of_outputs_hides_a_wrong_gradient(wrong: str, scale: float) -> None:
+    """Where tanh is flat any gradient would be right."""
+    model, images = smooth(), torch.rand(6, 1, 8, 8)
+    assert check_gradient(lambda x: scale * model(x), images).passed
+    assert not check_gradient(lambda x: scale * model(WRONG[wrong](x)), images).passed
 
 
 def test_more_than_a_fifth_of_kinks_where_the_attack_works_fails() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hashrobust.attacks import AttackContext, build_attack, inside_ball
+from hashrobust.attacks import AttackContext, GradientAttack, attacks, build_attack, inside_ball
 from hashrobust.attacks._optimizers import OPTIMIZERS
 from hashrobust.models import frozen
 from hashrobust.rules import convert
@@ -160,18 +160,34 @@ def test_zero_and_nonfinite_gradients_are_counted_and_harmless(scene: Any) -> No
     assert inside_ball(result.images, scene.images, attack.epsilon)
 
 
-def test_outputs_that_are_not_numbers_never_win(scene: Any) -> None:
-    calls = 0
+OF_GRADIENT = [
+    name
+    for name in attacks
+    if issubclass(attacks[name], GradientAttack) and "hashing" in attacks[name].tasks  # type: ignore[arg-type, attr-defined]
+]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [name for name in OF_GRADIENT if name not in ("uap", "tha")])
+def test_outputs_that_are_not_numbers_never_win_and_harm_no_other_sample(
+    name: str, value: float, scene: Any
+) -> None:
+    attack: Any = build_attack(name, steps=3)
+    rows, calls = torch.arange(6) % 2 == 1, 0
 
     def model(x: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return scene.model(x) if calls == 1 else scene.model(x) * float("nan")
+        z = scene.model(x)
+        return z if calls == 1 else z * torch.where(rows, value, 1.0)[:, None]
 
-    result = build_attack("hag", steps=3).run(model, scene.images)
-    assert torch.equal(result.images, scene.images)
-    assert not result.finished.any()
-    assert (result.nonfinite_gradients == 3).all()
+    known: dict[str, Any] = {"labels": scene.labels, "context": scene.context}
+    plain, result = attack.run(scene.model, scene.images, **known), attack.run(model, scene.images, **known)
+    assert torch.equal(result.images[rows], scene.images[rows])
+    assert not result.finished[rows].any()
+    assert (result.nonfinite_gradients[rows] == attack.gradient_steps).all() or value == float("inf")
+    assert torch.equal(result.images[~rows], plain.images[~rows])
+    assert (result.nonfinite_gradients[~rows] == 0).all()
 
 
 def test_before_step_sees_each_restart_and_step_before_the_forward_pass(scene: Any) -> None:

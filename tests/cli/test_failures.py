@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +42,14 @@ class Stumbling(Attack):
         raise ValueError("a foot in the way")
 
 
+@attacks.register("short")
+@dataclass(frozen=True, kw_only=True)
+class Short(Attack):
+    """Reads a file that is cut off."""
+    def perturb(self, model, clean, labels, context):
+        raise EOFError("Ran out of input")
+
+
 @backbones.register("leaving")
 class Gone(torch.nn.Module):
     """Ends Python instead of being built."""
@@ -51,8 +63,9 @@ def plugin(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(PLUGIN)
     yield path
-    for registry, name in ((attacks, "leaving"), (attacks, "stumbling"), (backbones, "leaving")):
-        registry._builders.pop(name, None)
+    for name in ("leaving", "stumbling", "short"):
+        attacks._builders.pop(name, None)
+    backbones._builders.pop("leaving", None)
 
 
 def test_an_attack_that_ends_python_does_not_pass_for_success(cli, results, plugin):
@@ -78,6 +91,36 @@ def test_the_error_of_a_plugin_is_raised_with_its_place(cli, results, plugin):
     with pytest.raises(ValueError, match="a foot in the way"):
         cli(*ATTACK, "--plugin", plugin, "--attack", "stumbling", "--results", results)
     assert cli("verify", results).code == 0
+
+
+def test_the_end_of_a_plugins_file_is_no_interruption(cli, results, plugin):
+    with pytest.raises(EOFError, match="Ran out of input"):
+        cli(*ATTACK, "--plugin", plugin, "--attack", "short", "--results", results)
+
+
+def start(*words, **streams):
+    return subprocess.Popen([sys.executable, *words], text=True, **streams)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_has_left_is_no_error(stream):
+    read, write = os.pipe()
+    os.close(read)
+    word = {"stdout": "rules", "stderr": "nothing"}[stream]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: write}
+    process = start("-m", "hashrobust", "list", word, **streams)
+    os.close(write)
+    out, err = process.communicate(timeout=60)
+    assert (out or "", err or "") == ("", "")
+    assert process.returncode == {"stdout": 1, "stderr": 2}[stream]
+
+
+def test_streams_that_are_closed_get_nothing_and_no_file_takes_their_place():
+    code = "import sys, tempfile; from hashrobust.cli import main; file = tempfile.TemporaryFile()\n"
+    code += "print(1, flush=True); sys.argv = ['hashrobust', 'list', 'rules']\n"
+    code += "try:\n    main()\nexcept SystemExit as end:\n    sys.exit(end.code or 10 + file.fileno())"
+    process = start("-c", code, preexec_fn=lambda: os.closerange(0, 3))
+    assert process.wait(60) >= 10 + 3
 
 
 @pytest.mark.parametrize(

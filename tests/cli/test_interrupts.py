@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -56,21 +54,45 @@ def test_ctrl_c_keeps_what_is_finished(cli, results, monkeypatch, words, ctrl_c)
     assert cli("verify", results).code == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_stop_a_real_process(tmp_path, number):
-    command = [sys.executable, "-m", "hashrobust", "finetune", "--epochs", "5000", "--patience", "0"]
-    process = subprocess.Popen(
-        [*command, "--threads", "1", "--results", str(tmp_path)],
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background ignores SIGINT, and what runs in it inherits that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    for line in process.stderr:
-        if line.startswith("epoch 1:"):
-            break
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_stop_a_real_process(zygote, tmp_path, number):
+    words = ("finetune", "--epochs", 5000, "--patience", 0, "--threads", 1, "--results", tmp_path)
+    process = zygote.start(*words)
+    while "epoch 1:" not in process.said:
+        assert process.wait(0.01) is None, process.said
     process.send_signal(number)
-    rest = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(timeout=60) == 130
-    assert "interrupted" in rest and "Traceback" not in rest
+    assert process.wait(60) == 130
+    assert process.said.endswith("goes on from there\n") and "Traceback" not in process.said
+    assert not list(tmp_path.rglob(".tmp*"))
+
+
+TWICE = """
+import atexit, signal
+from hashrobust import cli
+
+def interrupted(**options):
+    raise KeyboardInterrupt
+
+atexit.register(signal.raise_signal, signal.SIGINT)
+cli.app = interrupted
+cli.main()
+"""
+
+
+def test_one_more_signal_ends_it_without_a_word_of_pythons(zygote, tmp_path):
+    (tmp_path / "twice.py").write_text(TWICE)
+    code, said = zygote.run(script=str(tmp_path / "twice.py"))
+    assert code == -signal.SIGINT
+    assert said == "interrupted: what was finished is kept, the same command again goes on from there\n"
+
+
+def test_what_the_caller_ignores_stays_ignored(cli):
+    """As `nohup` and a shell's background have it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        assert cli("list", "rules").code == 0
+        assert all(signal.getsignal(number) == signal.SIG_IGN for number in numbers)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -143,7 +143,7 @@ def test_impossible_variables_are_told(cli, monkeypatch):
 
 
 def test_one_signal_is_enough(monkeypatch):
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setenv("RANK", "0")
     try:
         with pytest.raises(KeyboardInterrupt):

@@ -83,6 +83,20 @@ def test_lists_take_train_and_test_and_pass_over_the_database(tmp_path: Path) ->
         len(lines["train"]),
         len(lines["test"]),
     )
+    halved = load_classification(f"list:{tmp_path}", image_size=8, validation_from="test")
+    assert halved.fingerprint == data.fingerprint
+    # An image of the test list does not train, whether by its name or by a copy; one of the database is no matter.
+    (tmp_path / "7.png").write_bytes((tmp_path / "5.png").read_bytes())
+    (tmp_path / "0.png").write_bytes((tmp_path / "5.png").read_bytes())
+    assert lines["train"][0].startswith("0.png") and lines["database"][1].startswith("7.png")
+    (tmp_path / "train.txt").write_text("\n".join([*lines["train"], lines["test"][0]]))
+    shared = load_classification(f"list:{tmp_path}", image_size=8)
+    assert shared.skipped == (
+        "4.png: it is on the test list too",
+        "0.png: it is an exact copy of a test image",
+    )
+    assert len(shared.train) + len(shared.validation) == len(lines["train"]) - 1
+    assert len(shared.test) == len(lines["test"])
     (tmp_path / "train.txt").write_text("\n".join([*lines["train"][1:], "0.png 1 1"]))
     with pytest.raises(DataError, match="several labels"):
         load_classification(f"list:{tmp_path}", image_size=8)

@@ -150,14 +150,40 @@ def test_transparent_pixels_are_laid_on_white() -> None:
     assert np.asarray(decode(encoded(image, "PNG")))[0].tolist() == [[255, 255, 255], [200, 0, 0]]
 
 
-def test_exif_rotation_is_applied() -> None:
-    image = Image.new("RGB", (3, 2), "black")
-    image.putpixel((0, 0), (255, 255, 255))
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, [[1, 2, 3], [4, 5, 6]]),
+        (2, [[3, 2, 1], [6, 5, 4]]),
+        (3, [[6, 5, 4], [3, 2, 1]]),
+        (4, [[4, 5, 6], [1, 2, 3]]),
+        (5, [[1, 4], [2, 5], [3, 6]]),
+        (6, [[4, 1], [5, 2], [6, 3]]),
+        (7, [[6, 3], [5, 2], [4, 1]]),
+        (8, [[3, 6], [2, 5], [1, 4]]),
+    ],
+)
+def test_exif_rotation_is_applied(orientation: int, upright: list[list[int]]) -> None:
+    """By the table of the Exif standard (tag 0x0112), for greys of 8 and 16 bits."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    turned = np.asarray(decode(encoded(image, "PNG", exif=exif)))
-    assert turned.shape == (3, 2, 3)
-    assert turned[0, 1].tolist() == [255] * 3 and turned.sum() == 3 * 255
+    exif[0x0112] = orientation
+    for kind, factor in ((np.uint8, 1), (np.uint16, 257)):
+        image = Image.fromarray((np.array([[1, 2, 3], [4, 5, 6]]) * factor).astype(kind))
+        turned = np.asarray(decode(encoded(image, "PNG", exif=exif)))
+        assert turned[..., 0].tolist() == upright and (turned[..., :1] == turned).all()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_of_animations_the_first_frame_is_taken(kind: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    image = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+    assert np.abs(np.asarray(image).astype(int) - (255, 0, 0)).max() <= 3
+
+
+def test_cmyk_is_what_it_looks_like() -> None:
+    for kind in ("JPEG", "TIFF"):
+        image = decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), kind))
+        assert np.abs(np.asarray(image).astype(int) - (255, 0, 0)).max() <= 3
 
 
 def test_useless_files_are_skipped_and_named(tmp_path: Path, save_image) -> None:  # type: ignore[no-untyped-def]
@@ -218,6 +244,47 @@ def test_nested_and_linked_class_folders_count(tmp_path: Path, save_image) -> No
     assert any("deeper" in path for path in paths(data)["train"])
 
 
+def test_folders_that_are_not_looked_into_are_named(
+    tmp_path: Path,
+    save_image,  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A link may lead round in a circle, a folder may be closed: neither may leave images out unsaid."""
+    root = tmp_path / "root"
+    fill(root, save_image, a=4, b=4)
+    fill(tmp_path, save_image, elsewhere=3)
+    (root / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "a" / "circle").symlink_to(root)
+    (root / "a" / ".more").symlink_to(tmp_path / "elsewhere")
+    (root / "b" / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path: object) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", closed)
+    data = load_dataset(f"folder:{root}", image_size=8)
+    assert sum(len(getattr(data, split)) for split in SPLITS) == 8
+    reasons = dict(entry.split(": ", 1) for entry in data.skipped)
+    assert reasons.keys() == {"a/more", "a/circle", "b/closed"}
+    assert "link to a folder" in reasons["a/more"] and reasons["b/closed"] == "Permission denied"
+
+
+def test_a_tilde_is_the_users_folder(tmp_path: Path, save_image, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """Shells leave it as it is behind a colon."""
+    fill(tmp_path / "photos", save_image, a=4, b=4)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = load_dataset("folder:~/photos", image_size=8)
+    assert data.name == "folder:~/photos" and len(data.query) == 2
+    assert dataset_info("folder:~/photos").present is True
+    with pytest.raises(DataError, match=rf"searched '{tmp_path}/data"):
+        load_dataset("cifar10", data_dir="~/data")
+    with pytest.raises(DataError, match=r"folder:~nobody-of-this-name: there is no such folder"):
+        load_dataset("folder:~nobody-of-this-name")
+
+
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
@@ -265,7 +332,8 @@ def test_a_folder_without_its_kind_is_told_how_it_is_named(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for ask in (load_dataset, dataset_info):
-        with pytest.raises(UnknownNameError, match="which is a folder here: write folder:photos if"):
-            ask("photos")
+        for name in ("photos", Path("photos")):
+            with pytest.raises(UnknownNameError, match="which is a folder here: write folder:photos if"):
+                ask(name)
         with pytest.raises(UnknownNameError, match="unknown dataset 'elsewhere': known: "):
             ask("elsewhere")

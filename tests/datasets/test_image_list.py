@@ -175,6 +175,14 @@ def test_spaces_windows_line_ends_and_byte_order_marks_are_read(folder: Path, sa
     assert "my images/a 1.png" in found
 
 
+def test_names_may_hold_what_python_takes_for_the_end_of_a_line(folder: Path, save_image: Any) -> None:
+    odd = "images/a\u2028b\x85c\x0bd.png"
+    save_image(folder / odd, 78)
+    (folder / "train.txt").write_text(f"{odd} 0 1 0\n" + (folder / "train.txt").read_text(), encoding="utf-8")
+    data = load(folder)
+    assert data.train.path(0) == odd and len(data.train) == 11
+
+
 def test_repeated_lines_count_once_and_are_named(folder: Path) -> None:
     append(folder, "database", f"{line(3)}\n./{line(4)}\n")
     data = load(folder)

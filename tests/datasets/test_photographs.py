@@ -19,6 +19,7 @@ from hashrobust.datasets import (
     RetrievalDataset,
     _files,
     dataset_info,
+    datasets,
     flickr25k,
     imagenet100,
     load_classification,
@@ -403,6 +404,16 @@ def test_imagenet100_follows_hashnets_lists(imagenet: Path) -> None:
     assert sum(len(split) for split in (data.query, data.validation)) == 10
     own = load_classification("imagenet100", data_dir=imagenet.parent, image_size=8)
     assert (len(own.train) + len(own.validation), len(own.test)) == (10, 10)
+
+
+def test_queries_that_published_lists_have_in_the_database_are_refused_unless_waived(imagenet: Path) -> None:
+    (query,) = (imagenet / "val").glob("*30.JPEG")
+    (imagenet / "train" / "n00000001" / "n00000001_21.JPEG").write_bytes(query.read_bytes())
+    with pytest.raises(DataError, match=r"imagenet100: 1 query .*n00000001_21\.JPEG.*allow_overlap=True"):
+        load("imagenet100", imagenet.parent)
+    assert all("allow_overlap" in datasets.parameters(name) for name in SETS)
+    waived = load_dataset("imagenet100", data_dir=imagenet.parent, image_size=8, allow_overlap=True)
+    assert waived.overlap == 1 and sizes(waived) == [10, 5, 5, 30]
 
 
 def test_photographs_may_lie_behind_a_link(imagenet: Path, tmp_path: Path) -> None:

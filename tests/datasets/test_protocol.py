@@ -195,14 +195,25 @@ def test_batches_give_the_split_in_order(digits: RetrievalDataset) -> None:
 
 def test_load_takes_positions_in_any_form(digits: RetrievalDataset) -> None:
     expected = digits.query.images[[5, 0, 5]]
-    for indices in ([5, 0, 5], torch.tensor([5, 0, 5]), np.array([5, 0, 5])):
+    read_only = np.array([5, 0, 5])
+    read_only.flags.writeable = False
+    forms = (
+        *([5, 0, 5], (5, 0, 5), torch.tensor([5, 0, 5]), torch.tensor([5, 0, 5], dtype=torch.uint8)),
+        *(read_only, np.array([5, 0, 5], dtype=np.uint64), np.array([5, 9, 0, 9, 5])[::-1][::2]),
+    )
+    for indices in forms:
         torch.testing.assert_close(digits.query.load(indices), expected, rtol=0, atol=1e-6)
     assert digits.query.load([]).shape == (0, 1, 32, 32)
     assert digits.query.path(5) == f"digits/{int(digits.query.ids[5])}"
 
 
-@pytest.mark.parametrize("indices", [[-1], [200], [0.5], [True, False], [[0, 1]]])
-def test_load_refuses_other_positions(digits: RetrievalDataset, indices: list[int]) -> None:
+def test_a_dataset_is_shown_in_a_few_lines(digits: RetrievalDataset) -> None:
+    assert "query=Split(200 images)" in repr(digits)
+    assert len(repr(digits)) < 600
+
+
+@pytest.mark.parametrize("indices", [[-1], [200], [0.5], [True, False], [[0, 1]], 3, "abc", None, slice(3)])
+def test_load_refuses_other_positions(digits: RetrievalDataset, indices: object) -> None:
     with pytest.raises(InputError, match="indices"):
         digits.query.load(indices)
 
@@ -225,6 +236,7 @@ def test_resized_images_stay_in_the_unit_interval(size: int) -> None:
         (lambda: load_dataset("list:"), InputError, "list:FOLDER"),
         (lambda: load_dataset("digits:here"), InputError, "takes no folder"),
         (lambda: load_dataset("digits", colour=True), InputError, "colour"),
+        (lambda: load_dataset("digits", protocol="classify"), InputError, "give retrieval or classification"),
         (lambda: load_dataset("digits", image_size=0), InputError, "image_size"),
         (lambda: load_dataset("digits", image_size=2.5), InputError, "image_size"),
         (lambda: dataset_info("imagenet"), UnknownNameError, "imagenet"),

@@ -12,7 +12,7 @@ import torch
 
 from hashrobust.attacks import build_attack
 from hashrobust.errors import HashRobustError, InputError, StoreError
-from hashrobust.experiments import bench, crafting
+from hashrobust.experiments import attack_runs, bench, crafting, environment
 from hashrobust.experiments.attack_runs import attack_cost, attack_run
 from hashrobust.experiments.bench import choose_queries
 from hashrobust.experiments.gradient_path import differentiated, gradient_path
@@ -107,6 +107,18 @@ def test_asking_again_does_nothing_and_overwriting_repeats(
     assert contents(attack.path) == before
 
 
+def test_a_warm_start_counts_the_work_of_all_its_links(run: Folder, small: Any) -> None:
+    """A search begins anew in each ball, so that its work can be told from that of each ball alone."""
+
+    def asked(epsilon: float, *before: float) -> pd.Series[int]:
+        config = replace(
+            small.attack, attack="square", params={"budget": 6}, epsilon=epsilon, start_epsilons=before
+        )
+        return queries(attack_run(run, config))["model_queries"]
+
+    assert (asked(0.2, 0.1) == asked(0.1) + asked(0.2)).all() and asked(0.2).max() == 6
+
+
 def test_targets_share_no_label_and_are_stored(run: Folder, small: Any) -> None:
     config = replace(small.attack, attack="dhta")
     attack, data = attack_run(run, config), load_run_data(run)
@@ -194,6 +206,29 @@ def test_brsf_by_rule_is_the_same_when_batches_are_read_back(
     assert contents(attack_run(run, config).path) == whole
 
 
+def test_who_goes_on_with_other_versions_is_told(
+    run: Folder, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun_and_left(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def told() -> dict[str, Any]:
+        with pytest.raises(KeyboardInterrupt):
+            attack_run(run, replace(small.attack, seed=5))
+        (attack,) = [folder for folder in run.attacks() if folder.config["seed"] == 5]
+        found: dict[str, Any] = attack.read_json("environment.json", made_by="attack")
+        return found
+
+    monkeypatch.setattr(attack_runs, "craft", begun_and_left)
+    first = told()
+    assert told() == first and "resumed_in" not in first
+    monkeypatch.setattr(environment, "versions", lambda: {**first["versions"], "torch": "9.9"})
+    for _ in range(2):
+        again = told()
+        (other,) = again.pop("resumed_in")
+        assert again == first and other["versions"]["torch"] == "9.9"
+
+
 def test_examples_show_what_was_retrieved(made: Folder) -> None:
     (attack,) = made.attacks()
     shown, data = read_arrays(attack.path / "examples" / "examples.npz"), load_run_data(made)
@@ -240,8 +275,10 @@ def test_wrong_requests_leave_no_folder(run: Folder, small: Any, own: dict[str, 
 
 
 def test_cost_is_said_without_a_trace(run: Folder, small: Any) -> None:
+    """On a disk that is read-only too, and while another process works on the run: nobody needs to hold it."""
     before = sorted(path.name for path in (run.path / "attacks").iterdir())
-    said = attack_cost(run, replace(small.attack, params={"steps": 40, "restarts": 2}))
+    with run.lock():
+        said = attack_cost(run, replace(small.attack, params={"steps": 40, "restarts": 2}))
     assert said.startswith("center, exact gradient, epsilon 51/255: 30 images x 80 steps, about ")
     assert sorted(path.name for path in (run.path / "attacks").iterdir()) == before
 

@@ -222,6 +222,7 @@ def test_without_the_packages_of_onnx_the_way_out_is_told(
 def test_what_stands_in_the_way_is_kept(made: Folder, export: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds an export already: pass --overwrite"):
         export_run(made, export, card=model_card)
+    (export / "__pycache__").mkdir()
     export_run(made, export, card=model_card, overwrite=True)
     assert not (export / "feedback.safetensors").exists()
     (tmp_path / "mine").mkdir()
@@ -230,6 +231,20 @@ def test_what_stands_in_the_way_is_kept(made: Folder, export: Path, tmp_path: Pa
         with pytest.raises(InputError, match="holds something else"):
             export_run(made, tmp_path / "mine", card=model_card, overwrite=overwrite)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+    (export / ".git").mkdir()
+    with pytest.raises(InputError, match=r"holds something else \(\.git\)"):
+        export_run(made, export, card=model_card, overwrite=True)
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(
+    made: Folder, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in export.iterdir()}
+    monkeypatch.chdir(export)
+    for place in (Path(), export):
+        with pytest.raises(InputError, match="is the folder that you are in"):
+            export_run(made, place, card=model_card, overwrite=True)
+    assert {path: path.read_bytes() for path in export.iterdir()} == before
 
 
 def test_runs_without_a_model_to_share_are_refused(tmp_path: Path) -> None:

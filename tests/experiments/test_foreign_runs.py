@@ -152,6 +152,29 @@ def test_another_model_under_the_same_name_gets_another_folder(tmp_path: Path) -
         load_any(foreign_run(nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), data, tmp_path)[0])
 
 
+def test_a_module_trained_a_little_more_is_another_model(tmp_path: Path) -> None:
+    """Its codes may differ where nobody looked: those that are stored must not be taken for its own."""
+    data = hr.load_dataset("digits", image_size=8)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    before, wrapped = foreign_run(net, data, tmp_path)
+    stored = encode_run(before, data=data, model=wrapped)["database"].codes
+    with torch.no_grad():
+        net[1].weight += 5e-4 * torch.randn(8, 64)
+    after, wrapped = foreign_run(net, data, tmp_path)
+    assert before.config["codes_digest"] == after.config["codes_digest"]
+    assert before.config["gradient_digest"] == after.config["gradient_digest"]
+    assert (wrapped.encode(data.database).numpy() != stored).any()
+    assert before.path != after.path
+
+
+def test_a_factory_that_makes_another_model_than_was_imported_is_refused(module: str, tmp_path: Path) -> None:
+    assert load_any(imported(f"{module}:fixed", tmp_path / "results")).bits == 12
+    run = imported(f"{module}:net", tmp_path / "results")
+    with pytest.raises(StoreError, match=r"'elsewhere:net' makes another model than .*: give its weights"):
+        load_any(run)
+
+
 class _NoBackward(torch.autograd.Function):
     """The same forward pass, nothing sent back."""
 

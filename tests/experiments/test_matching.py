@@ -40,6 +40,30 @@ def test_an_epoch_of_a_run_is_a_run_with_the_model_of_then(two: tuple[Folder, Fo
     assert at_epoch(longer, 1).path == early.path
 
 
+def test_an_epoch_is_taken_anew_once_the_run_was_made_anew(small: Any, tmp_path: Path) -> None:
+    run = finetune_run(small.finetune(epochs=1), tmp_path)
+    first = at_epoch(run, 1)
+    first.write_json("metrics.json", {"map": 1.0})
+    with run.writing("checkpoints/epoch-001.safetensors") as temporary:  # as another version would train
+        temporary.write_bytes((run.path / "checkpoints/epoch-001.safetensors").read_bytes() + b" ")
+    again = at_epoch(run, 1)
+    assert again.path == first.path and not again.has("metrics.json") and again.damaged() == []
+    assert again.checksums["model.safetensors"] == run.checksums["checkpoints/epoch-001.safetensors"]
+
+
+def test_a_run_that_ended_by_steps_counts_as_what_it_was_then(small: Any, tmp_path: Path) -> None:
+    """No epoch of it was chosen: it holds the weights of the last one."""
+    settings = {"patience": None, "learning_rate": 5e-4}
+    runs = [finetune_run(small.finetune(epochs=2, seed=seed, **settings), tmp_path) for seed in (0, 1)]
+    ended = finetune_run(small.finetune(epochs=2, max_steps=40, **settings), tmp_path)
+    for run, scores in zip((*runs, ended), ((0.5, 0.6), (0.4, 0.5), (0.6, 0.5)), strict=True):
+        table = run.read_table("history.csv", made_by="finetune").assign(validation_map=scores)
+        run.write_table("history.csv", table)
+    assert match_epochs(ended, runs[1], 0.01, Silent()) == (ended, runs[1])
+    taken, _ = match_epochs(runs[0], ended, 0.01, Silent())
+    assert taken.name == f"{runs[0].name}@epoch-001"
+
+
 def test_an_epoch_that_another_process_is_taking_is_waited_for(two: tuple[Folder, Folder]) -> None:
     """Two audits that share a control take it at the same epoch."""
     longer, _ = two

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -8,10 +9,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ import torch
 from pyarrow import parquet
 
 from hashrobust.errors import InputError, StoreError, UnwritableError
+from hashrobust.experiments.audit.plan import AuditConfig
 from hashrobust.experiments.checksums import read_times, self_sealed
 from hashrobust.experiments.external import read_array
 from hashrobust.experiments.files import locked, staging, writing
@@ -88,15 +91,24 @@ def test_changed_and_missing_files_are_found(folder: Folder) -> None:
     assert not folder.has("b.json")
 
 
-@pytest.mark.parametrize("task", ["finetune", "pretrain", None])
-def test_a_configuration_changed_by_hand_is_refused(tmp_path: Path, task: str | None) -> None:
-    folder = Folder.create(tmp_path / "run", {} if task is None else {"task": task})
+@pytest.mark.parametrize(
+    ("config", "command"),
+    [
+        ({"task": "finetune"}, "finetune"),
+        ({"task": "pretrain"}, "pretrain"),
+        ({"attack": "center"}, "attack"),
+        (AuditConfig().to_dict(), "audit"),
+    ],
+)
+def test_a_configuration_changed_by_hand_is_refused(
+    tmp_path: Path, config: dict[str, Any], command: str
+) -> None:
+    folder = Folder.create(tmp_path / "run", config)
     with (folder.path / "config.toml").open("a") as file:
-        file.write("epsilon = 0.5\n")
-    command = task or "attack"
+        file.write("another = 0.5\n")
     for opening in (
         lambda: Folder.open(folder.path),
-        lambda: Folder.create(folder.path, {}),
+        lambda: Folder.create(folder.path, config),
         lambda: list_runs(tmp_path),
     ):
         with pytest.raises(
@@ -222,6 +234,57 @@ def test_places_that_cannot_be_written_say_so(
     assert names(folder.path) == before
 
 
+def test_a_disk_that_became_read_only_is_told_by_the_name_that_the_user_knows(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be removed there either, not even what was never made."""
+
+    def refuse(path: Path, *args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    for place in ("touch", "unlink"):
+        monkeypatch.setattr(Path, place, refuse)
+    told = "' cannot be written .Read-only file system.: make"
+    with pytest.raises(UnwritableError, match=f"^'{folder.path}/a.json{told}"):
+        folder.write_json("a.json", 1)
+    monkeypatch.setattr(Path, "mkdir", lambda path, **options: None if path.exists() else refuse(path.parent))
+    with (
+        pytest.raises(UnwritableError, match=f"^'{folder.path}/export{told}"),
+        staging(folder.path / "export"),
+    ):
+        pass
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a list could survive a loss of power that the files on it, or its own content, do not."""
+    on_disk: dict[int, bytes] = {}
+    renamed: list[str] = []
+    replace, rename = Path.replace, Path.rename
+
+    def flush(descriptor: int) -> None:
+        file = os.fstat(descriptor).st_ino
+        on_disk[file] = Path(f"/dev/fd/{descriptor}").read_bytes()
+
+    def check(temporary: Path, target: Path) -> None:
+        renamed.append(target.name)
+        files = [temporary] if temporary.is_file() else [p for p in temporary.rglob("*") if p.is_file()]
+        assert files and all(on_disk[file.stat().st_ino] == file.read_bytes() for file in files)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Path, "replace", lambda path, to: (check(path, to), replace(path, to))[1])
+    monkeypatch.setattr(Path, "rename", lambda path, to: (check(path, to), rename(path, to))[1])
+    with folder.writing("model.safetensors") as temporary:
+        save_tensors({"weight": torch.ones(3)}, temporary, {})
+    folder.write_json("metrics.json", 1)
+    folder.add_timing(seconds=1.0)
+    with staging(folder.path / "export") as place:
+        (place / "model.py").write_text("model = None")
+    lists = ["checksums.json"]
+    assert renamed == ["model.safetensors", *lists, "metrics.json", *lists, "timing.json", "export"]
+
+
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     """What the system says of larger ones, whatever library writes them, it says of a full disk too."""
@@ -271,6 +334,29 @@ def test_one_process_at_a_time(folder: Folder) -> None:
     with folder.lock():
         assert "is in use by another process: wait for it to end" in ask()
     assert ask() == "held"
+
+
+def test_a_file_system_without_locks_is_no_other_process(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: object, kind: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for wait in (False, True):
+        with pytest.raises(UnwritableError, match="cannot lock files"), folder.lock(wait=wait):
+            pass
+
+
+def test_what_another_process_is_about_to_write_into_a_run_stays(
+    at_work: Callable[..., tuple[BaseProcess, Connection]], folder: Folder
+) -> None:
+    """A report or a picture, for which nobody holds the run."""
+    other, pipe = at_work(_write_until_told, folder.path / "report" / "summary.md")
+    with folder.lock():
+        pipe.send("go on")
+        other.join(20)
+    assert other.exitcode == 0 and folder.has("report/summary.md")
 
 
 def test_what_a_killed_process_left_is_removed_when_the_folder_is_next_held(folder: Folder) -> None:
@@ -347,6 +433,16 @@ def test_what_a_killed_report_left_is_removed_by_the_next_one(
     assert (report / "page.html").read_text() == "half"
 
 
+def test_what_a_report_is_about_to_write_into_a_run_stays_when_the_run_is_held(
+    at_work: Callable[..., tuple[BaseProcess, Connection]], folder: Folder
+) -> None:
+    other, pipe = at_work(_write_until_told, folder.path / "examples" / "examples.png")
+    with folder.lock():
+        pipe.send("go on")
+        other.join(20)
+    assert other.exitcode == 0 and folder.has("examples/examples.png")
+
+
 def test_a_folder_appears_whole_and_what_a_killed_process_left_goes(
     at_work: Callable[..., tuple[BaseProcess, Connection]], tmp_path: Path
 ) -> None:
@@ -362,7 +458,16 @@ def test_a_folder_appears_whole_and_what_a_killed_process_left_goes(
     assert str(raised.value).startswith(f"'{tmp_path / 'export'}' cannot be written")
     with staging(tmp_path / "export") as place:
         (place / "model.safetensors").write_text("whole")
-        place.rename(tmp_path / "export")
+    assert {path.name for path in tmp_path.iterdir()} == {"export", left.name}
+    with pytest.raises(OSError, match="not empty"), staging(tmp_path / "export") as place:
+        (place / "model.safetensors").write_text("other")
+    assert (tmp_path / "export" / "model.safetensors").read_text() == "whole"
+    for code in (errno.ENOSPC, 0):
+        with suppress(UnwritableError), staging(tmp_path / "export", replacing=True) as place:
+            (place / "model.py").write_text("new")
+            if code:
+                raise OSError(code, os.strerror(code))
+        assert names(tmp_path / "export") == {"model.safetensors" if code else "model.py"}
     assert {path.name for path in tmp_path.iterdir()} == {"export", left.name}
 
 
@@ -375,6 +480,36 @@ def test_overwriting_empties_the_folder_but_keeps_holding_it(folder: Folder) -> 
         with pytest.raises(StoreError, match="in use"), Folder.held(folder.path, CONFIG, overwrite=True):
             pass
     assert not (folder.path / "attacks").exists()
+
+
+def test_overwriting_that_is_killed_leaves_nothing_that_counts_as_finished(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = Folder.create(folder.path / "attacks" / "hag-1", CONFIG)
+    attack.write_json("metrics.json", {})
+    folder.write_json("metrics.json", {})
+    removed: list[str] = []
+    real = Path.unlink
+
+    def killed_at_the_third(path: Path, **given: bool) -> None:
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        removed.append(path.name)
+        real(path, **given)
+
+    monkeypatch.setattr(Path, "unlink", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        folder.clear()
+    monkeypatch.undo()
+    assert not folder.has("metrics.json") and not attack.has("metrics.json")
+
+
+def test_a_folder_of_another_configuration_is_refused(folder: Folder) -> None:
+    """Eight digits may be the same for two."""
+    for other in ({**CONFIG, "bits": 16}, {"task": "finetune"}, {**CONFIG, "patience": 3}):
+        with pytest.raises(StoreError, match=r"digits-one' holds another configuration .*(bits|patience)"):
+            Folder.create(folder.path, other)
+    assert Folder.create(folder.path, {**CONFIG, "bits": 16}, overwrite=True).config["bits"] == 16
 
 
 def test_configurations_have_one_hash_whatever_their_order() -> None:
@@ -403,6 +538,22 @@ def test_names_that_fit_no_run_or_several(folder: Folder, name: str, message: st
     Folder.create(folder.path.parent / "digits-two", CONFIG)
     with pytest.raises(StoreError, match=message):
         find_run(name, folder.path.parent)
+
+
+def test_a_folder_of_the_same_name_here_is_not_in_the_way_of_a_run(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert find_run("digits", folder.path.parent).path == folder.path
+    with pytest.raises(StoreError, match="'digits' is no run folder"):
+        find_run("digits", tmp_path / "none")
+
+
+def test_an_attack_is_no_run(folder: Folder) -> None:
+    attack = Folder.create(folder.path / "attacks" / "hag-1", {"attack": "hag"})
+    with pytest.raises(StoreError, match=r"hag-1' is an attack on run 'digits-one', and no run: name that"):
+        find_run(str(attack.path), folder.path.parent)
 
 
 def test_missing_results(tmp_path: Path) -> None:

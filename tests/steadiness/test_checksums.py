@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hashrobust.errors import StoreError
 from hashrobust.experiments.attack_runs import is_done
 from hashrobust.experiments.checksums import SealedFolder, read_times
+from hashrobust.experiments.crafting import discard_parts
 from hashrobust.experiments.store import Folder, list_runs
 from hashrobust.experiments.verification import verify
 
@@ -127,6 +128,25 @@ def test_the_command_names_what_is_changed_missing_and_unknown(command: Command,
     told = json.loads(out)
     assert code == 1 and told["missing"] == [str(run.path / "history.csv")]
     assert told["unsealed"] == [str(results / "report" / "notes.txt")]
+
+
+def test_what_a_process_at_work_removes_meanwhile_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the batches of an attack that ends just then."""
+    attack = Folder.create(tmp_path / "attack", {"attack": "center"})
+    attack.write_arrays("parts/0000000.npz", {"clean": [1]})
+    read = SealedFolder.checksums
+    assert isinstance(read, property) and read.fget is not None
+
+    def removed_meanwhile(folder: SealedFolder) -> dict[str, str]:
+        monkeypatch.setattr(SealedFolder, "checksums", read)
+        listed = folder.checksums
+        discard_parts(attack)
+        return listed
+
+    monkeypatch.setattr(SealedFolder, "checksums", property(removed_meanwhile))
+    assert verify(tmp_path).wrong == 0 and not attack.has("parts/0000000.npz")
 
 
 def test_folders_without_results_are_asked_wrongly(command: Command, tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
 """Disks that are full, read-only or over quota: one clear sentence, what was there stays, and afterwards all goes on.
+So it does on disks whose power fails.
 
-Injected at each kind of change of a file, and real: small and read-only tmpfs, and a limit on the size of files.
-HASHROBUST_MOMENTS=50 tries so many places of each kind, see docs/reliability.md.
+Injected at each kind of change of a file, and real: small and read-only tmpfs, a limit on the size of files, and file
+systems that are shut down without their journal, as a loss of power leaves them. HASHROBUST_MOMENTS=50 tries so many
+places of each kind, see docs/reliability.md.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
+import signal
+import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,12 +41,16 @@ if CAMPAIGN:
     ]
     TASKS += ["page"]
 LISTS = "checksums.json"
+SHUT_DOWN, WITHOUT_JOURNAL = 0x8004587D, struct.pack("I", 2)
+"""FS_IOC_SHUTDOWN of Linux, and how."""
+JOURNALED = {"ext4": "noauto_da_alloc,commit=1", "xfs": "defaults"}
+"""File systems, and how they are mounted: ext4 so that it writes the journal often, and contents as late as it may."""
 
 
 def check_failure(code: int | None, said: str, task: Any, results: Path) -> None:
     """Exit code 1, one sentence, nothing lost."""
     assert code == 1, (code, said)
-    assert "Traceback" not in said
+    assert "Traceback" not in said and ".tmp-" not in said, said
     if task.words[0] != "study":  # which tells what failed of its parts in a table
         assert said.count("\n") == 1 and said.startswith("error: "), said
         assert any(word in said for word in ("room", "disk", "permission")), said
@@ -105,8 +115,8 @@ def test_no_file_may_grow_beyond_a_size(
         shutil.rmtree(results)
 
 
-def mount(place: Path, *options: str) -> None:
-    subprocess.run(["mount", *options, str(place)], check=True, capture_output=True)
+def order(*words: object) -> None:
+    subprocess.run([str(word) for word in words], check=True, capture_output=True)
 
 
 @contextmanager
@@ -114,14 +124,14 @@ def small_disk(place: Path) -> Iterator[Callable[[str], None]]:
     """A tmpfs on a folder, and how to change its options."""
     place.mkdir()
     try:
-        mount(place, "-t", "tmpfs", "-o", "size=64m", "tmpfs")
+        order("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place)
     except (OSError, subprocess.CalledProcessError) as error:
         # Only root mounts; the injected faults and the limit on sizes below are tried everywhere.
         pytest.skip(f"no tmpfs can be mounted here ({error})")
     try:
-        yield lambda options: mount(place, "-o", f"remount,{options}")
+        yield lambda options: order("mount", "-o", f"remount,{options}", place)
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        order("umount", place)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -174,3 +184,51 @@ def test_a_disk_that_is_full_for_a_moment_is_no_verdict_on_a_model(
     check_failure(code, said, task, results)
     assert list(results.glob("*/attacks/*")) != []
     check_goes_on(zygote, task, results, contents)
+
+
+@contextmanager
+def failing_disk(kind: str, place: Path) -> Iterator[tuple[Path, Callable[[Any], None]]]:
+    """A folder on a disk of its own, and what to call for its power to fail, and to come back, under a process."""
+    image, folder = place / "disk.img", place / "disk"
+    folder.mkdir(parents=True)
+    image.touch()
+    os.truncate(image, 320 << 20)
+    how = ("-o", f"loop,{JOURNALED[kind]}", image, folder)
+    try:
+        order(f"mkfs.{kind}", "-q", image)
+        order("mount", *how)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no {kind} can be made and mounted here ({error})")
+
+    def power_fails(process: Any) -> None:
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.ioctl(descriptor, SHUT_DOWN, WITHOUT_JOURNAL)
+        os.close(descriptor)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        order("umount", folder)
+        order("mount", *how)
+
+    try:
+        yield folder, power_fails
+    finally:
+        order("umount", folder)
+        image.unlink()
+
+
+@pytest.mark.parametrize("kind", JOURNALED if CAMPAIGN else ["ext4"])
+@pytest.mark.parametrize("name", TASKS if CAMPAIGN else TASKS[:1])
+def test_disks_whose_power_fails(
+    zygote: Any, tasks: Callable[[str], Any], contents: Any, tmp_path: Path, kind: str, name: str
+) -> None:
+    task = tasks(name)
+    draw = random.Random(f"{SEED} {name} {kind}")
+    for number in range(MOMENTS):
+        with failing_disk(kind, tmp_path / str(number)) as (place, power_fails):
+            results = task.begin(place)
+            os.sync()
+            process = zygote.start(*task.said_for(results), durable=True)
+            time.sleep(draw.uniform(0, 1.5 * task.seconds))
+            power_fails(process)
+            check_kept(task, results)
+            check_goes_on(zygote, task, results, contents)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hashrobust.datasets import ClassificationDataset, LabelledDataset
 from hashrobust.errors import InputError
-from hashrobust.experiments.audit.plan import DEFAULT_ATTACKS, AuditConfig
+from hashrobust.experiments.audit.plan import DEFAULT_ATTACKS, AuditConfig, check_attacks
 from hashrobust.experiments.audit.runs import RESULT, Audit, audit_cost, audit_run
 from hashrobust.experiments.foreign_runs import foreign_run, load_for
 from hashrobust.experiments.store import Folder
@@ -103,6 +103,7 @@ def audit(
         config = AuditConfig(**{"attack": DEFAULT_ATTACKS[served], **settings})
     except TypeError as error:
         raise InputError(f"audit: {error}; known: {', '.join(AuditConfig.__annotations__)}") from error
+    check_attacks(config, served)
     progress = progress or Silent()
     place = Path(results) if results is not None else Path(tempfile.mkdtemp(prefix="hashrobust-audit-"))
 

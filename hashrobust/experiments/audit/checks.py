@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hashrobust.metrics import paired_bootstrap_interval
 
 Scores = NDArray[np.float64]
-"""One average precision a query."""
+"""One score a query (Q,), in [0, 1]: average precision, or of a classifier whether it is right."""
 
 ONE_STEP_GAIN = 0.01
 BLACK_BOX_GAIN, BLACK_BOX_SHARE = 0.05, 0.05
@@ -30,6 +30,7 @@ CLEAN_MATCH, CLEAN_MATCH_NAME = 0.01, "clean match"
 MASKING_GAP = 0.02
 
 PASS, WARN, FAIL, SKIP, INFO = "PASS", "WARN", "FAIL", "SKIP", "INFO"
+_NOTHING = "there is nothing to take away"
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def skipped(name: str, limit: str, why: str) -> Check:
 
 
 def graded(value: float, limit: float) -> str:
-    """FAIL above the limit, WARN above half of it."""
-    return FAIL if value > limit else WARN if value > limit / 2 else PASS
+    """FAIL above the limit, WARN above half of it; what is not a number passes nothing."""
+    return PASS if value <= limit / 2 else WARN if value <= limit else FAIL
 
 
 def one_step(first: Scores, many: Scores) -> Check:
@@ -81,10 +82,8 @@ def black_box(white: Scores, others: Mapping[str, Scores]) -> Check:
         return skipped(name, limit, "no attack without gradients, and none by transfer, was run")
     best = np.min(np.stack(list(others.values())), axis=0)
     share = float((best < white - BLACK_BOX_GAIN).mean())
-    difference = float(best.mean() - white.mean())
-    _, high = paired_bootstrap_interval(best, white) if len(white) > 1 else (0.0, 0.0)
-    beaten = difference < 0 and high < 0
-    status = FAIL if beaten else graded(share, BLACK_BOX_SHARE)
+    _, high = paired_bootstrap_interval(best, white)
+    status = FAIL if high < 0 else graded(share, BLACK_BOX_SHARE)
     listed = ", ".join(others)
     return Check(
         name,
@@ -101,23 +100,27 @@ def noise(
     clean: Scores, white: Scores, random: Scores, theory: Scores, others: Mapping[str, Scores]
 ) -> Check:
     """The white box must do more than noise where somebody else does."""
-    needed = NOISE_SHARE * float(clean.mean() - theory.mean())
-    won = float(random.mean() - white.mean())
+    won, needed = _over_noise(clean, white, random, theory)
     elsewhere = max((float(random.mean() - scores.mean()) for scores in others.values()), default=0.0)
-    name, limit = "white box vs noise", f"at least {needed:.3f} below noise, if any other attack is"
-    if won >= needed:
-        return Check(name, PASS, won, limit, "the white box does clearly more than noise of the same size")
-    if elsewhere >= needed:
-        return Check(
-            name, FAIL, won, limit, "the white box does little more than noise, and others do: it fails"
+    if won >= needed > 0:
+        status, meaning = PASS, "the white box does clearly more than noise of the same size"
+    elif won < needed <= elsewhere:
+        status, meaning = FAIL, "the white box does little more than noise, and others do: it fails"
+    elif needed <= 0:
+        status, meaning = WARN, f"unattacked it is no better than full success would leave it: {_NOTHING}"
+    else:
+        status, meaning = (
+            WARN,
+            "no attack does much more than noise: robust at this epsilon, or all attacks fail",
         )
-    return Check(
-        name,
-        WARN,
-        won,
-        limit,
-        "no attack does much more than noise: robust at this epsilon, or all attacks fail",
-    )
+    limit = f"at least {needed:.3f} below noise, if any other attack is"
+    return Check("white box vs noise", status, won, limit, meaning)
+
+
+def _over_noise(clean: Scores, attacked: Scores, random: Scores, theory: Scores) -> tuple[float, float]:
+    """How far an attack is below noise, and how far it has to be: a share of what full success would take."""
+    won = float(random.mean() - attacked.mean())
+    return won, NOISE_SHARE * float(clean.mean() - theory.mean())
 
 
 def more_work(base: Scores, more: Mapping[str, Scores], words: str = "mAP") -> Check:
@@ -139,10 +142,11 @@ def more_work(base: Scores, more: Mapping[str, Scores], words: str = "mAP") -> C
 def sweep(
     clean: float, by_epsilon: Mapping[float, float], theory: float, words: str = "mAP"
 ) -> tuple[Check, Check]:
-    """The score must fall with epsilon, and at 0.5 reach what full success would."""
+    """The score must fall with epsilon, and at the largest, half of the pixel range, reach what full success would."""
     epsilons = sorted(by_epsilon)
     values = [clean, *(by_epsilon[epsilon] for epsilon in epsilons)]
-    rise = max(float(after - before) for before, after in pairwise(values))
+    # Above the lowest so far: small rises one after the other are one.
+    rise = max(after - lowest for lowest, after in zip(accumulate(values, min), values[1:], strict=False))
     monotone = graded(rise, SWEEP_RISE)
     miss = by_epsilon[epsilons[-1]] - theory
     reached = graded(miss, FULL_EPSILON_MISS)
@@ -151,7 +155,7 @@ def sweep(
             "epsilon sweep",
             monotone,
             rise,
-            f"{words} rises by at most {SWEEP_RISE:g} from one epsilon to the next",
+            f"{words} rises by at most {SWEEP_RISE:g} over that of any smaller epsilon",
             "more room helps the attacker"
             if monotone == PASS
             else "more room makes the attack weaker: it does not use its ball",
@@ -225,18 +229,15 @@ def determinism(facts: Mapping[str, Any], name: str = "determinism") -> Check:
 
 def control(clean: Scores, attacked: Scores, random: Scores, theory: Scores) -> Check:
     """The same attack must break the backpropagation twin."""
-    needed = NOISE_SHARE * float(clean.mean() - theory.mean())
-    won = float(random.mean() - attacked.mean())
-    status = PASS if won >= needed else FAIL
-    return Check(
-        "control",
-        status,
-        won,
-        f"at least {needed:.3f} below noise on the control",
-        "the same attack breaks the backpropagation twin"
-        if status == PASS
-        else "the same attack does not break the backpropagation twin: it proves nothing about the audited model",
-    )
+    won, needed = _over_noise(clean, attacked, random, theory)
+    if won >= needed > 0:
+        status, meaning = PASS, "the same attack breaks the backpropagation twin"
+    else:
+        status, why = FAIL, "it proves nothing about the audited model"
+        meaning = (
+            f"the same attack does not break the backpropagation twin: {why if needed > 0 else _NOTHING}"
+        )
+    return Check("control", status, won, f"at least {needed:.3f} below noise on the control", meaning)
 
 
 def clean_match(own: float, twin: float, words: str = "mAP") -> Check:
@@ -265,9 +266,8 @@ def masking(rule: Scores | None, exact: Scores) -> Check:
             "the model follows no other rule than backpropagation: its own gradient is the exact one",
         )
     gap = float(rule.mean() - exact.mean())
-    low, high = paired_bootstrap_interval(rule, exact) if len(exact) > 1 else (gap, gap)
-    apart = low > 0 or high < 0
-    status = graded(gap, MASKING_GAP) if apart else PASS
+    low, high = paired_bootstrap_interval(rule, exact)
+    status = PASS if low <= 0 <= high else graded(gap, MASKING_GAP)
     return Check(
         "masking",
         status,
@@ -279,10 +279,17 @@ def masking(rule: Scores | None, exact: Scores) -> Check:
     )
 
 
-def inside_ball(errors: Mapping[str, str], largest: float, epsilon: float) -> Check:
-    """All attacks must have run to their end, inside their ball."""
-    limit = f"every attack ends, within {255 * epsilon:g}/255"
+def inside_ball(errors: Mapping[str, str], reach: Mapping[str, float]) -> Check:
+    """All attacks must have run to their end, inside their ball: `reach` is the share of its radius that each used."""
+    farthest = max(reach, key=lambda part: reach[part], default=None)
+    share = 0.0 if farthest is None else reach[farthest]
     if errors:
         part, message = next(iter(errors.items()))
-        return Check("attacks", FAIL, largest, limit, f"{len(errors)} failed, first '{part}': {message}")
-    return Check("attacks", PASS, largest, limit, "every attack ran to its end and stayed inside its ball")
+        status, meaning = FAIL, f"{len(errors)} failed, first '{part}': {message}"
+    elif not share <= 1:
+        status, meaning = FAIL, f"'{farthest}' leaves its ball: what it reached is of another epsilon"
+    else:
+        status, meaning = PASS, "every attack ran to its end and stayed inside its ball"
+    return Check(
+        "attacks", status, share, "every attack ends, at most once the radius of its ball away", meaning
+    )

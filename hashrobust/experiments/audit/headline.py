@@ -50,7 +50,7 @@ def _comparison(evidence: Evidence, own: Mapping[str, Any]) -> dict[str, Any]:
     mean = evidence.measure.mean
     on_control = evidence.scores("white box", "gradient-free", "noise", on_control=True)
     shared = [part for part in on_control if part.removeprefix(CONTROL) in evidence.tables]
-    if not shared:
+    if f"{CONTROL}{MAIN}" not in shared:
         return {}
     twin = lowest({"clean": evidence.of(f"{CONTROL}{MAIN}", "clean_")} | {p: on_control[p] for p in shared})
     mine = lowest(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from hashrobust.experiments.audit.evidence import Evidence, lowest
 from hashrobust.experiments.audit.plan import (
     CONTROL,
     DEFAULT_ATTACKS,
+    FULL_EPSILON,
     MAIN,
     NOISE,
     ONE_STEP,
@@ -24,47 +25,42 @@ from hashrobust.experiments.audit.plan import (
 )
 
 CONTROL_ANSWERS = "control answers"
+SWEEP_CHECKS = ("epsilon sweep", f"epsilon {FULL_EPSILON:g}")
 
 
-def all_checks(evidence: Evidence, epsilon: float) -> list[Check]:
+def all_checks(evidence: Evidence) -> list[Check]:
     """Every check, in the order in which it is read."""
-    largest = max((float(m["linf_max"]) for m in evidence.metrics.values()), default=0.0)
-    first = [
-        checks.inside_ball(evidence.errors, largest, epsilon),
-        checks.determinism(evidence.determinism),
-    ]
+    reach = {
+        cell.part: float(evidence.metrics[cell.part]["linf_max"]) / cell.config.epsilon
+        for cell in evidence.cells
+        if cell.part in evidence.metrics
+    }
+    first = [checks.inside_ball(evidence.errors, reach), checks.determinism(evidence.determinism)]
     if MAIN not in evidence.tables:
         why = evidence.errors.get(MAIN, "the attack was not run")
         return [*first, checks.skipped("all others", "", f"the audited attack gave no result: {why}")]
-    main, metrics = evidence.of(MAIN), evidence.metrics[MAIN]
-    clean, theory = evidence.of(MAIN, "clean_"), evidence.theory(MAIN)
-    others = evidence.scores("gradient-free", "transfer")
-    found = [
+    main, clean, theory = evidence.of(MAIN), evidence.of(MAIN, "clean_"), evidence.theory(MAIN)
+    others, words = evidence.scores("gradient-free", "transfer"), evidence.measure.words
+    made = partial(_made, evidence)
+    follows_rule = RULE in {cell.part for cell in evidence.cells}
+    return [
         *first,
-        checks.finite_differences(metrics),
+        checks.finite_differences(evidence.metrics[MAIN]),
         checks.dead_gradients(_dead(evidence.tables[MAIN])),
-        _with(
-            evidence, (ONE_STEP,), "one step vs many", lambda: checks.one_step(evidence.of(ONE_STEP), main)
-        ),
+        made("one step vs many", [ONE_STEP], lambda step: checks.one_step(step, main)),
         checks.black_box(_white_box(evidence), others),
-        checks.noise(clean, main, evidence.of(NOISE), theory, others),
-        _with(
-            evidence,
-            (TWICE, RESTARTS),
+        made("white box vs noise", [NOISE], lambda noise: checks.noise(clean, main, noise, theory, others)),
+        made(
             "twice the steps, more restarts",
-            lambda: checks.more_work(
-                main, {part: evidence.of(part) for part in (TWICE, RESTARTS)}, evidence.measure.words
-            ),
+            [TWICE, RESTARTS],
+            lambda twice, more: checks.more_work(main, {TWICE: twice, RESTARTS: more}, words),
         ),
-        *_sweep(evidence, epsilon),
+        *_sweep(evidence),
         *_control(evidence),
+        made("masking", [RULE], lambda rule: checks.masking(rule, main))
+        if follows_rule
+        else checks.masking(None, main),
     ]
-    exact_alone = RULE not in {cell.part for cell in evidence.cells}
-    masking = _with(
-        evidence, () if exact_alone else (RULE,), "masking",
-        lambda: checks.masking(None if exact_alone else evidence.of(RULE), main),
-    )  # fmt: skip
-    return [*found, masking]
 
 
 def _white_box(evidence: Evidence) -> Scores:
@@ -79,28 +75,24 @@ def _dead(table: pd.DataFrame) -> NDArray[np.bool_]:
     return dead.to_numpy(dtype=bool)
 
 
-def _with(evidence: Evidence, needed: Sequence[str], name: str, make: Any) -> Check:
-    missing = [part for part in needed if part not in evidence.tables]
-    if missing:
-        why = evidence.errors.get(missing[0], "it was not run")
-        return checks.skipped(name, "", f"'{missing[0]}' gave no result: {why}")
-    made: Check = make()
-    return made
+def _made(evidence: Evidence, name: str, parts: Sequence[str], check: Callable[..., Check]) -> Check:
+    """The check of this name, of the scores of these parts; skipped where one of them has none."""
+    for part in parts:
+        if part not in evidence.tables:
+            why = evidence.errors.get(part, "the audited attack has no such setting")
+            return checks.skipped(name, "", f"'{part}' gave no result: {why}")
+    return check(*(evidence.of(part) for part in parts))
 
 
-def _sweep(evidence: Evidence, epsilon: float) -> list[Check]:
-    by_epsilon = {epsilon: float(evidence.of(MAIN).mean())}
-    failed = []
-    for cell in evidence.cells:
-        if not cell.on_epsilon and cell.part in evidence.tables:
-            by_epsilon[cell.config.epsilon] = float(evidence.of(cell.part).mean())
-        elif not cell.on_epsilon:
-            failed.append(cell.part)
-    if failed:
-        return [checks.skipped("epsilon sweep", "", f"'{failed[0]}' gave no result")]
-    clean = float(evidence.of(MAIN, "clean_").mean())
-    theory = float(evidence.theory(MAIN).mean())
-    return list(checks.sweep(clean, by_epsilon, theory, evidence.measure.words))
+def _sweep(evidence: Evidence) -> list[Check]:
+    swept = [cell for cell in evidence.cells if not cell.on_epsilon]
+    lost = [cell.part for cell in swept if cell.part not in evidence.tables]
+    if lost:
+        return [checks.skipped(name, "", f"'{lost[0]}' gave no result") for name in SWEEP_CHECKS]
+    cells = (evidence.cells[0], *swept)
+    by_epsilon = {cell.config.epsilon: float(evidence.of(cell.part).mean()) for cell in cells}
+    clean, theory = evidence.of(MAIN, "clean_").mean(), evidence.theory(MAIN).mean()
+    return list(checks.sweep(float(clean), by_epsilon, float(theory), evidence.measure.words))
 
 
 def _control(evidence: Evidence) -> list[Check]:
@@ -110,12 +102,12 @@ def _control(evidence: Evidence) -> list[Check]:
         return [checks.skipped(name, "", why) for name in (CONTROL_ANSWERS, "control", "clean match")]
     assert evidence.control_determinism is not None
     answers = checks.determinism(evidence.control_determinism, CONTROL_ANSWERS)
-    broken = _with(
+    broken = _made(
         evidence,
-        (part, noise),
         "control",
-        lambda: checks.control(
-            evidence.of(part, "clean_"), evidence.of(part), evidence.of(noise), evidence.theory(part)
+        [part, noise],
+        lambda attacked, random: checks.control(
+            evidence.of(part, "clean_"), attacked, random, evidence.theory(part)
         ),
     )
     scores = evidence.validation_score, evidence.control_validation_score

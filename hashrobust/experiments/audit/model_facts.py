@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hashrobust.attacks import auto_alpha
 from hashrobust.experiments.bench import choose_queries
 from hashrobust.experiments.subject import Model, Subject
 from hashrobust.models import ClassifyingModel, frozen, sign
@@ -79,10 +80,13 @@ def _differing_classes(now: Tensor, before: Tensor) -> float:
 
 def _gradient_repeats(model: Model, images: Tensor) -> bool:
     def gradient() -> Tensor:
+        """Zeros where there is none; whether it is a number is another check's question."""
         x = images.to(model.device).requires_grad_()
         with frozen(model), exact_gradient(model), torch.enable_grad():
             z = model(x)
-            return torch.autograd.grad(torch.tanh(z).sum(), x)[0] if z.requires_grad else torch.zeros_like(x)
+            u = torch.tanh(auto_alpha(z.detach()) * z).sum()
+            found = torch.autograd.grad(u, x, allow_unused=True)[0] if z.requires_grad else None
+        return torch.zeros_like(x) if found is None else found.nan_to_num()
 
     return torch.equal(gradient(), gradient())
 

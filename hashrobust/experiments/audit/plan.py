@@ -8,6 +8,7 @@ from typing import Any
 
 from hashrobust.attacks import attacks
 from hashrobust.errors import InputError, UnknownNameError
+from hashrobust.experiments.attack_runs import build
 from hashrobust.experiments.config import AttackConfig, stored_values
 from hashrobust.experiments.store import config_hash
 from hashrobust.options import MOST_THREADS, added, check_at_most, check_fit
@@ -38,7 +39,7 @@ BUDGETS: Mapping[str, Budget] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig:
-    """One audit of one run.
+    """One audit of one run at one epsilon, in pixel units.
 
     `attack` is the one whose numbers are audited: the checks are made on it, and the suite's other attacks
     stand beside it. A run with fewer queries than the budget asks for is attacked on all of them.
@@ -77,6 +78,13 @@ class AuditConfig:
                 raise InputError(
                     f"attack '{name}' is targeted: an audit asks for lost retrieval, name a non-targeted one"
                 )
+        if not _follows_gradient(self.attack):
+            raise InputError(
+                f"attack '{self.attack}' follows no gradient, which is what an audit checks: name one that does, and "
+                "this one among the further attacks (also)"
+            )
+        if self.queries == 1:
+            raise InputError("queries is 1: give at least 2, intervals are over queries")
 
     @property
     def amounts(self) -> Budget:
@@ -97,6 +105,23 @@ class AuditConfig:
 
 def _is_targeted(name: str) -> bool:
     return attacks.build(name).goal == "targeted"
+
+
+def _follows_gradient(name: str) -> bool:
+    return attacks.build(name).follows_gradient
+
+
+def check_attacks(config: AuditConfig, task: str) -> None:
+    """Refuse attacks that do not serve a task, and amounts that they cannot have.
+
+    Raises:
+        InputError: there are such.
+    """
+    for cell in plan(config, queries=config.amounts.queries, rule="bp", control=None, task=task):
+        if task not in build(cell.config).tasks:
+            raise InputError(
+                f"attack '{cell.config.attack}' is not for {task}: name another one, such as {DEFAULT_ATTACKS[task]}"
+            )
 
 
 @dataclass(frozen=True)
@@ -138,6 +163,8 @@ SUITES: Mapping[str, Suite] = {
     ),
 }
 """The attacks by exact gradient beside the audited one, by task: part, attack, parameters."""
+SEARCHES = ("square", "random-search")
+"""The attacks of every suite that know answers alone."""
 
 
 def plan(
@@ -165,14 +192,18 @@ class _Cells:
         if self.rule != "bp":
             yield Cell(RULE, "rule", self._attack(main, gradient="rule"))
         yield Cell(NOISE, "noise", self._attack("noise", kind="sign"))
-        step = 2 * self.config.epsilon
-        one = self._attack(main, steps=1, restarts=1, step_size=step, random_start=False)
-        yield Cell(ONE_STEP, "white box", one)
-        yield Cell(TWICE, "white box", self._attack(main, steps=2 * amounts.steps))
-        yield Cell(RESTARTS, "white box", self._attack(main, restarts=2 * amounts.restarts))
+        known = attacks.parameters(main)
+        if "steps" in known:
+            step = 2 * self.config.epsilon
+            one = self._attack(main, steps=1, restarts=1, step_size=step, random_start=False)
+            yield Cell(ONE_STEP, "white box", one)
+            yield Cell(TWICE, "white box", self._attack(main, steps=2 * amounts.steps))
+        if "restarts" in known:
+            yield Cell(RESTARTS, "white box", self._attack(main, restarts=2 * amounts.restarts))
         yield from self._others()
         for factor in (0.25, 0.5, 2.0):
-            yield self._at(factor * self.config.epsilon)
+            if factor * self.config.epsilon < FULL_EPSILON:
+                yield self._at(factor * self.config.epsilon)
         yield self._at(FULL_EPSILON)
         if self.control is not None:
             yield from self._on_control()
@@ -180,14 +211,15 @@ class _Cells:
     def _others(self, on_control: bool = False) -> Iterator[Cell]:
         """The attacks beside the main one that know the exact gradient, or nothing but answers."""
         before = CONTROL if on_control else ""
-        suite = [*SUITES[self.task], *((name, name, {}) for name in self.config.also)]
+        # Under a part of its own: the suite may have the attack already, at other amounts.
+        further: Suite = tuple((f"also {name}", name, {}) for name in dict.fromkeys(self.config.also))
+        searches: Suite = tuple((name, name, {}) for name in SEARCHES)
         default = DEFAULT_ATTACKS[self.task]
-        if self.config.attack != default:
-            suite.insert(0, (default, default, {}))
+        own: Suite = () if self.config.attack == default else ((default, default, {}),)
+        suite = (*own, *SUITES[self.task], *further, *searches)
         for part, name, params in suite:
-            yield Cell(f"{before}{part}", "white box", self._attack(name, **params), on_control)
-        for name in ("square", "random-search"):
-            yield Cell(f"{before}{name}", "gradient-free", self._attack(name), on_control)
+            access = "white box" if _follows_gradient(name) else "gradient-free"
+            yield Cell(f"{before}{part}", access, self._attack(name, **params), on_control)
 
     def _on_control(self) -> Iterator[Cell]:
         main = self.config.attack

@@ -17,7 +17,7 @@ from hashrobust.experiments.audit.evidence import Evidence
 from hashrobust.experiments.audit.headline import headline
 from hashrobust.experiments.audit.judging import all_checks
 from hashrobust.experiments.audit.model_facts import depth_facts, determinism_facts
-from hashrobust.experiments.audit.plan import MAIN, AuditConfig, Cell, plan
+from hashrobust.experiments.audit.plan import MAIN, AuditConfig, Cell, check_attacks, plan
 from hashrobust.experiments.audit.verdict import matched, verdict, verdict_sentence
 from hashrobust.experiments.bench import Bench
 from hashrobust.experiments.environment import record_environment, threads
@@ -98,6 +98,7 @@ class Audit:
         Raises:
             InputError: see `audit_run`.
         """
+        check_attacks(config, subject.measure.task)
         if twin is not None:
             check_surrogate(twin, subject)
             config = replace(config, control=twin.name, control_digest=twin.digest)
@@ -110,8 +111,6 @@ class Audit:
             control=None if twin is None else twin.name,
             task=subject.measure.task,
         )
-        for cell in cells:
-            build(cell.config)
         return cls(subject, twin, config, cells, progress)
 
     def run(self, *, overwrite: bool = False) -> Folder:
@@ -119,12 +118,12 @@ class Audit:
         folder = Folder(self.subject.folder.path / AUDITS / self.config.folder_name)
         if folder.has(RESULT) and not overwrite:
             self.progress.say(f"{self.subject.name}/{folder.name} is done already")
-            return Folder.open(folder.path)
+            return Folder.open(folder.path, self.config.to_dict())
         with threads(self.config.threads):
             determinism = determinism_facts(self.subject)
             of_twin = None if self.twin is None else determinism_facts(self.twin)
             with self._held():
-                folder = Folder.create(folder.path, self.config.to_dict())
+                folder = Folder.create(folder.path, self.config.to_dict(), overwrite=overwrite)
                 record_environment(
                     folder, device=self.subject.device, fingerprint=self.subject.data.fingerprint
                 )
@@ -224,7 +223,7 @@ class Audit:
             measure=self.subject.measure,
             control_determinism=of_twin,
         )
-        found, numbers = all_checks(evidence, self.config.epsilon), headline(evidence)
+        found, numbers = all_checks(evidence), headline(evidence)
         word = verdict(found)
         folder.write_table(QUERIES, _per_query(evidence))
         folder.write_json(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -166,19 +166,22 @@ def _has_attack(run: Folder, name: str) -> bool:
 
 def _has_audit(run: Folder, control: str, config: AuditConfig) -> bool:
     """Whether the run was audited like this against the control; either may have been taken at an epoch."""
-    own = ("control", "control_digest")
-    wanted = {key: value for key, value in _plain(config).items() if key not in own}
+    wanted = _asked(replace(config, **vars(config.amounts)).to_dict())
     for folder in _audits(run):
         stored = folder.config
-        same = all(stored.get(key) == value for key, value in wanted.items())
-        if same and str(stored.get("control")).partition(AT_EPOCH)[0] == control and folder.has(RESULT):
+        against = str(stored.get("control")).partition(AT_EPOCH)[0]
+        if _asked(stored) == wanted and against == control and folder.has(RESULT):
             return True
     return False
 
 
-def _plain(config: AuditConfig) -> dict[str, Any]:
-    values = replace(config, **vars(config.amounts)).to_dict()
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked of an audit, as it is stored, without what is found when it begins."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in config.items()
+        if value is not None and key not in ("format", "control", "control_digest")
+    }
 
 
 def _audits(run: Folder) -> Iterator[Folder]:

@@ -16,7 +16,7 @@ from hashrobust.backbones import backbones
 from hashrobust.datasets import datasets
 from hashrobust.errors import InputError
 from hashrobust.experiments.attack_runs import check_gradient_name
-from hashrobust.experiments.audit.plan import AuditConfig
+from hashrobust.experiments.audit.plan import AuditConfig, check_attacks
 from hashrobust.experiments.config import AttackConfig, PretrainConfig, preset_values
 from hashrobust.experiments.study.file import Keys
 from hashrobust.experiments.study.keys import Choice
@@ -232,12 +232,7 @@ class _Checker:
             )
         for task in self.matrix.tasks:
             with self.at("audits", *settings):
-                config = audit_config(self.matrix, task)
-                for name in (config.attack, *config.also):
-                    if task not in tasks_of(Choice(name)):
-                        raise InputError(
-                            f"attack '{name}' of the audits is not for {task}: give it a [[matrix]] of its own"
-                        )
+                check_attacks(audit_config(self.matrix, task), task)
 
 
 def check_size(backbone: str, size: int | None) -> None:

@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -116,9 +117,11 @@ class Processes:
             return
         pipe, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, self._place), daemon=True)
-        process.start()
+        with deaf_to_ctrl_c():
+            process.start()
         theirs.close()
-        pipe.send(job)
+        with suppress(BrokenPipeError, ConnectionError):  # it died at once, as `next` will see
+            pipe.send(job)
         self._busy.append(_Worker(process, pipe, job))
 
     def close(self) -> None:
@@ -132,6 +135,17 @@ class Processes:
         self._idle, self._busy = [], []
 
 
+@contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started within never hear Ctrl-C, which reaches all of a terminal's, those too that are only
+    importing; the study tells them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _death(cell: Cell, code: int | None) -> Failure:
     killed = code is not None and code < 0
     how = f"by signal {signal.Signals(-(code or 0)).name}" if killed else f"with exit code {code}"
@@ -142,8 +156,6 @@ def _death(cell: Cell, code: int | None) -> Failure:
 
 def _serve(pipe: Connection, place: Place) -> None:
     """A worker's life: cells in, outcomes out."""
-    # Ctrl-C reaches all of a terminal's processes; the study tells them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
@@ -152,7 +164,7 @@ def _serve(pipe: Connection, place: Place) -> None:
     while True:
         try:
             cell, runs = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         pipe.send(run_cell(cell, runs, place))
 

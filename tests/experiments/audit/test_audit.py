@@ -100,6 +100,29 @@ def test_an_interrupted_audit_goes_on_and_ends_the_same(
     assert (resumed.folder.path / name).read_bytes() == (whole.folder.path / name).read_bytes()
 
 
+def test_an_audit_that_is_begun_anew_is_not_done_before_it_ends(
+    plain: hr.HashModel, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hashrobust.experiments.audit import runs
+    from hashrobust.experiments.foreign_runs import foreign_run
+    from hashrobust.experiments.subject import Subject
+    from hashrobust.progress import Silent
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    run, model = foreign_run(plain, data, tmp_path)
+    subject = Subject.open(run, data=data, model=model, progress=Silent())
+    config = AuditConfig(queries=4, steps=2, restarts=1, search=2)
+    audit = runs.Audit.prepare(subject, None, config, Silent())
+    folder = audit.run()
+    assert folder.has("audit.json")
+    monkeypatch.setattr(runs, "attack_run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        audit.run(overwrite=True)
+    assert not folder.has("audit.json")
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
@@ -108,6 +131,12 @@ def test_an_interrupted_audit_goes_on_and_ends_the_same(
         ({"attack": "dhta"}, InputError, "'dhta' is targeted"),
         ({"epsilon": 8}, InputError, "in pixel units, such as 8/255"),
         ({"step": 3}, InputError, "unexpected keyword argument 'step'"),
+        ({"attack": "pgd"}, InputError, "'pgd' is not for hashing: name another one, such as center"),
+        ({"also": ("hag", "pgd")}, InputError, "'pgd' is not for hashing"),
+        ({"steps": 0}, InputError, "steps is 0"),
+        ({"search": 1}, InputError, "budget is 1"),
+        ({"batch_size": 0}, InputError, "batch_size is 0"),
+        ({"threads": 0}, InputError, "threads is 0"),
     ],
 )
 def test_wrong_settings_are_refused_before_any_work(

@@ -96,7 +96,7 @@ def _resized(images: Tensor) -> Tensor:
 
 
 # Each with the check that must catch it.
-MODELS: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
+MODELS: dict[str, tuple[Callable[[nn.Module], Function], str]] = {
     "sign-flipped backward": (
         lambda m: Wrapped(m, lambda x: _Backward.apply(x, torch.neg)), "finite differences"
     ),
@@ -112,6 +112,8 @@ MODELS: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
         lambda m: Wrapped(m, lambda x: _StraightThrough.apply(x)), "finite differences"
     ),
     "detached path": (_half_detached, "finite differences"),
+    "no path": (lambda m: lambda x: m(x.detach()), "attacks"),
+    "no graph": (lambda m: lambda x: m(x).detach(), "attacks"),
 }  # fmt: skip
 
 

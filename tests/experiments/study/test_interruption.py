@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any
 import pytest
 
 from hashrobust.experiments.store import list_runs
+from hashrobust.experiments.study.local import deaf_to_ctrl_c
 
 Contents = Callable[[Path], dict[str, bytes]]
 
+PIPES: dict[str, Any] = {"text": True, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)}
 PRETRAINING = "*pretrained*/checkpoints/epoch-001.safetensors"
 TRAINING = "*frsf*/checkpoints/epoch-002.safetensors"
 ATTACK = "*frsf*/attacks/center-*/parts/*.npz"
@@ -55,10 +59,21 @@ def test_killed_again_and_again_nothing_is_lost_torn_or_made_twice(
         for run in list_runs(results):
             assert run.damaged() == []
             assert [name for attack in run.attacks() for name in attack.damaged()] == []
-    zygote.finish(*words)
+    zygote.finish(*words, forking=True)
     found, wanted = contents(results), contents(undisturbed)
     assert sorted(found) == sorted(wanted)
     assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def test_ctrl_c_passes_by_processes_that_only_begin() -> None:
+    """It reaches all of a terminal's processes, and Python's imports would answer with a traceback."""
+    with deaf_to_ctrl_c():
+        process = subprocess.Popen([sys.executable, "-c", "print(1, flush=True); input()"], **PIPES)
+    assert process.stdout is not None and process.stdout.readline() == "1\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate("\n", timeout=60)
+    assert (process.returncode, said) == (0, "")
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -67,7 +82,7 @@ def test_interrupted_it_says_so_and_can_go_on(
 ) -> None:
     results = tmp_path / "results"
     long = study(("epochs = 3", "epochs = 5000\npatience = 0"))
-    process = zygote.start("study", long, "--results", results, "--jobs", jobs)
+    process = zygote.start("study", long, "--results", results, "--jobs", jobs, forking=True)
     wait_for(process, results, "*csq*/checkpoints/epoch-002.safetensors")
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130

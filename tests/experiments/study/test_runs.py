@@ -8,14 +8,19 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from hashrobust.errors import BusyError, InputError
-from hashrobust.experiments.store import list_runs
+from hashrobust.experiments.audit.plan import AuditConfig
+from hashrobust.experiments.store import Folder, list_runs
 from hashrobust.experiments.study import StudyResult, plan_study, run_study
+from hashrobust.experiments.study.cells import Place, present
+from hashrobust.experiments.study.plan import AuditCell
 from hashrobust.experiments.study.runs import Count
 
 Contents = Callable[[Path], dict[str, bytes]]
@@ -154,6 +159,22 @@ def test_audits_are_made_once(study: Callable[..., Path], tmp_path: Path) -> Non
     assert "-bp-" in audit.config["control"] and audit.config["queries"] == 6
     assert plan_study(path, tmp_path / "results").summary()[-1] == ("audit", "hashing", 1, 1)
     assert made(run_study(plan_study(path, tmp_path / "results")))["audit"] == 0
+
+
+def test_an_audit_of_other_settings_is_another(tmp_path: Path) -> None:
+    run = Folder.create(tmp_path / "run", {"task": "finetune"})
+    asked = AuditConfig(epsilon=0.1)
+
+    def found(**changed: Any) -> int:
+        stored = replace(
+            asked, **vars(asked.amounts), control="twin@epoch-002", control_digest="abc", **changed
+        )
+        audit = Folder.create(run.path / "audits" / stored.folder_name, stored.to_dict())
+        audit.write_json("audit.json", {})
+        cell = AuditCell(key="audit", task="hashing", label="audit", config=asked, needs=("run", "twin"))
+        return present(cell, ["run", "twin"], Place(tmp_path, tmp_path)).found
+
+    assert [found(also=("hag",)), found(threads=2), found(batch_size=50), found()] == [0, 0, 0, 1]
 
 
 def test_jobs_are_at_least_one(study: Callable[..., Path], tmp_path: Path) -> None:
