@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hashrobust.datasets import nuswide
+from hashrobust.datasets import flickr25k, nuswide
 
 from .mutations import JUNK, examples, misshapen, mutated
 
@@ -255,6 +255,30 @@ def test_changed_texts_of_nuswide(worker, nus, data, name):
         check(worker("data", "nuswide", nus), "nuswide", "NUS-WIDE")
     finally:
         file.write_bytes(whole)
+
+
+@pytest.fixture
+def flickr(tmp_path) -> Path:
+    root = tmp_path / "flickr25k"
+    (root / "annotations").mkdir(parents=True)
+    (root / "mirflickr").mkdir()
+    for place, name in enumerate(flickr25k.ANNOTATIONS):
+        (root / "annotations" / f"{name}.txt").write_text(f"{place % 12 + 1}\n{(place + 5) % 12 + 1}\n")
+    for number in range(1, 13):
+        (root / "mirflickr" / f"im{number}.jpg").write_bytes(encoded(noise(number), "JPEG"))
+    return tmp_path
+
+
+def test_the_whole_of_flickr25k_is_read(worker, flickr):
+    assert worker("data", "flickr25k", flickr)["value"] == 12 + 3
+
+
+@examples(20)
+@given(data=st.data())
+def test_changed_texts_of_flickr25k(worker, flickr, data):
+    file = flickr / "flickr25k" / "annotations" / f"{flickr25k.ANNOTATIONS[3]}.txt"
+    file.write_bytes(data.draw(mutated(b"1\n12\n000000003\n")))
+    check(worker("data", "flickr25k", flickr), "flickr25k")
 
 
 def coco_of(images: range) -> dict[str, object]:

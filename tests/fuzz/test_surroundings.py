@@ -43,7 +43,20 @@ VARIABLES = [
 VALUES = st.one_of(
     st.none(),
     st.sampled_from(
-        ["", ".", "file", "file/x", "nowhere", "/dev/null", "/proc/x", "a" * 5000, "0", "-1", "9" * 30]
+        [
+            "",
+            ".",
+            "file",
+            "file/x",
+            "nowhere",
+            "/dev/null",
+            "/proc/x",
+            "a" * 5000,
+            "0",
+            "-1",
+            "9" * 30,
+            "9" * 5000,
+        ]
     ),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6),
 )
