@@ -72,7 +72,6 @@ IMAGES = {
     "lab": encoded(noise(30, "LAB"), "TIFF"),
     "bits": encoded(noise(31, "1"), "XBM"),
     "msp": encoded(noise(32, "1"), "MSP"),
-    "im": encoded(noise(33), "IM"),
     "dcx": struct.pack("<III", 987654321, 12, 0) + encoded(noise(34), "PCX"),
     "sun": struct.pack(">8I", 0x59A66A95, 11, 9, 24, 12 * 27, 1, 0, 0) + bytes(range(256)) + bytes(68),
     "psd": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 11, 8, 3) + bytes(14) + bytes(range(256)) + bytes(41),
@@ -88,7 +87,7 @@ IMAGES = {
     + struct.pack("<IHH8x", 16 + 6 + 99, 0xF1FA, 1) + struct.pack("<IH", 6 + 99, 16) + bytes(range(99)),
 } | {
     name: encoded(noise(seed, mode), name.upper())
-    for seed, (name, mode) in enumerate({"avif": "RGB", "qoi": "RGBA", "blp": "P"}.items(), start=50)
+    for seed, (name, mode) in enumerate({"avif": "RGB", "qoi": "RGBA", "blp": "P", "im": "RGB"}.items(), start=50)
     if name.upper() in WRITTEN
 }  # fmt: skip
 
