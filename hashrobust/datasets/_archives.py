@@ -19,7 +19,7 @@ from hashrobust.errors import BusyError, DataError
 
 MOST_ENTRIES = 500_000
 _OF_ARCHIVES = (None, errno.EEXIST, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR)
-"""Errors of the system that are an archive's fault: of its names, or a zip whose directory begins before its file does."""
+"""Errors of the system that an archive's names make, or a zip whose directory begins before its file does."""
 CHUNK = 2**20
 
 Entry = tuple[str, IO[bytes] | None]
