@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from hashrobust.errors import InputError
 
+_NUMBER = re.compile("[0-9]{1,9}")
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
@@ -36,7 +38,7 @@ def launch() -> Launch:
     if not all(name in os.environ for name in _VARIABLES):
         return ALONE
     texts = [os.environ[name] for name in _VARIABLES]
-    numbers = [int(text) if text.isascii() and text.isdigit() else -1 for text in texts]
+    numbers = [int(text) if _NUMBER.fullmatch(text) else -1 for text in texts]
     found = Launch(*numbers)
     if min(numbers) < 0 or found.rank >= found.size:
         said = ", ".join(f"{name}={text}" for name, text in zip(_VARIABLES, texts, strict=True))

@@ -24,6 +24,8 @@ MOST_BITS = 2**12
 MOST_THREADS = 2**12
 MOST_IMAGE_SIZE = 2**14
 """Far more than anybody has use for; beyond them there is no memory, or no such thread."""
+MOST_DIGITS = 18
+"""Of a number that 64 bits hold; Python reads thousands only where it is told to."""
 WHOLE_BITS = 64
 """Of a whole number with its sign: what TOML, NumPy and torch have room for."""
 
@@ -84,7 +86,8 @@ def parse_stages(text: str, epochs: int | None = None) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     for part in switched:
         rule, _, epoch = part.partition("@")
-        until = int(epoch) if epoch.isascii() and epoch.isdigit() else 0
+        is_number = epoch.isascii() and epoch.isdigit() and len(epoch) <= MOST_DIGITS
+        until = int(epoch) if is_number else 0
         if not rule or until <= (stages[-1].until or 0 if stages else 0):
             raise InputError(
                 f"rule '{text}' is malformed at '{part}': write each rule but the last with the epoch that it ends "

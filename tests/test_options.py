@@ -57,6 +57,11 @@ def test_every_named_choice_is_taken(optimizer: str, schedule: str, augment: str
     assert (options.optimizer, options.schedule, options.augment) == (optimizer, schedule, augment)
 
 
+def test_an_epoch_of_thousands_of_digits_is_malformed() -> None:
+    with pytest.raises(InputError, match="malformed"):
+        parse_stages(f"bp@{'9' * 5000},frsf")
+
+
 @given(st.lists(st.tuples(st.sampled_from(["bp", "fa", "usf", "my-rule_2"]), st.integers(1, 40)), min_size=1))
 def test_stages_are_read_as_they_were_written(wanted: list[tuple[str, int]]) -> None:
     stages: list[Stage] = []

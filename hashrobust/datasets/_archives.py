@@ -10,7 +10,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,8 @@ from typing import IO
 from hashrobust.errors import BusyError, DataError
 
 MOST_ENTRIES = 500_000
+_OF_ARCHIVES = (None, errno.EEXIST, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR)
+"""Errors of the system that an archive's names make, or a zip whose directory begins before its file does."""
 CHUNK = 2**20
 
 Entry = tuple[str, IO[bytes] | None]
@@ -146,13 +147,8 @@ def unpack(file: Path, folder: Path, *, most_bytes: int) -> None:
     with _staging(folder, file.name) as staging:
         try:
             _write(read(file, most_bytes), staging, most_bytes)
-        # zipfile's own: NotImplementedError for a method of compression it does not know, RuntimeError for a password.
-        except (ValueError, EOFError, FileExistsError, NotImplementedError, RuntimeError) as error:
-            raise _refused(file, error) from error
-        except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
-            raise _refused(file, error) from error
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # else a zip whose directory begins before its file does
+        except Exception as error:  # readers of damaged files raise whatever they come upon
+            if isinstance(error, OSError) and error.errno not in _OF_ARCHIVES:
                 raise
             raise _refused(file, error) from error
         unpacked = sorted(staging.iterdir())

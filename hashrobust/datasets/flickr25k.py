@@ -28,6 +28,7 @@ ARCHIVE = "mirflickr25k_annotations_v080"
 FOLDERS = ("annotations", f"annotations/{ARCHIVE}", ARCHIVE, "annotations_v080", ".")
 ADDRESS = "https://press.liacs.nl/mirflickr/mirflickr25k.v3b"
 MEGABYTE = 10**6
+MOST_DIGITS = 9
 
 
 def read(root: Path) -> Pool:
@@ -44,7 +45,8 @@ def read(root: Path) -> Pool:
             text = line.strip()
             if not text:
                 continue
-            if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= IMAGES:
+            is_number = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
+            if not is_number or not 1 <= int(text) <= IMAGES:
                 raise DataError(
                     f"{file}:{number}: '{text[:40]}' is no number from 1 to {IMAGES}: fetch it again"
                 )

@@ -185,6 +185,32 @@ def test_damaged_archives_leave_nothing_behind(tmp_path: Path, folder: Path, kin
     assert list(folder.iterdir()) == []
 
 
+def test_an_entry_without_a_name_is_refused(tmp_path: Path, folder: Path) -> None:
+    archive = packed(tmp_path / "a.zip", ("x", b""))
+    content = archive.read_bytes()
+    place = content.rindex(b"PK\x01\x02")
+    directory = content[place:].replace(b"x", b"", 1)
+    directory = directory[:28] + bytes(2) + directory[30:]  # the length of the name
+    end = directory.index(b"PK\x05\x06")
+    directory = directory[: end + 12] + end.to_bytes(4, "little") + directory[end + 16 :]
+    archive.write_bytes(content[:place] + directory)
+    with pytest.raises(DataError, match=r"a\.zip' is not unpacked"):
+        unpack(archive, folder, most_bytes=ROOM)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+@pytest.mark.parametrize("names", [("a", "a/b/c"), ("x" * 300,)])
+def test_names_that_no_folder_takes_are_refused(
+    tmp_path: Path, folder: Path, kind: str, names: tuple[str, ...]
+) -> None:
+    make = packed if kind == "zip" else tar
+    archive = make(tmp_path / f"a.{kind}", *((name, b"x") for name in names))
+    with pytest.raises(DataError, match="is not unpacked"):
+        unpack(archive, folder, most_bytes=ROOM)
+    assert list(folder.iterdir()) == []
+
+
 def test_a_name_that_comes_twice_is_refused(tmp_path: Path, folder: Path) -> None:
     archive = tar(tmp_path / "a.tar.gz", ("one", b"1"), ("one", b"2"))
     with pytest.raises(DataError, match="not unpacked"):

@@ -324,7 +324,9 @@ def test_flickr25k_is_what_its_annotations_say(flickr: Path) -> None:
     assert bool(data.query.labels.any(dim=1).all())
 
 
-@pytest.mark.parametrize("line", ["61", "0", "-3", "im3.jpg", "3 4", "99999999999999999999", "³"])
+@pytest.mark.parametrize(
+    "line", ["61", "0", "-3", "im3.jpg", "3 4", "99999999999999999999", "³", "00000000199999", "9" * 5000]
+)
 def test_malformed_annotation_numbers_are_refused(flickr: Path, line: str) -> None:
     (flickr / "annotations" / "dog_r1.txt").write_text(f"1\n\n{line}\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"dog_r1\.txt:3: '.*' is no number from 1 to 60"):

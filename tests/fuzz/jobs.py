@@ -24,7 +24,7 @@ import hashrobust.reports
 from hashrobust.attacks import build_attack
 from hashrobust.cli import _console, main
 from hashrobust.cli._options import parse_params, parse_seeds, parse_step_size
-from hashrobust.datasets import _cache, _download, load_dataset, mscoco, nuswide
+from hashrobust.datasets import _cache, _download, flickr25k, load_dataset, mscoco, nuswide
 from hashrobust.datasets._archives import unpack
 from hashrobust.datasets._cifar_files import read_binary, read_pickle
 from hashrobust.datasets._download import Remote, download_missing
@@ -198,6 +198,7 @@ def data(name: str, folder: str = "") -> int:
     with (
         mock.patch.multiple(nuswide, ALL_IMAGES=12, IMAGES=11, NUSWIDE=replace(nuswide.NUSWIDE, **SMALL)),
         mock.patch.multiple(mscoco, IMAGES=12, MSCOCO=replace(mscoco.MSCOCO, **SMALL)),
+        mock.patch.multiple(flickr25k, IMAGES=12, FLICKR25K=replace(flickr25k.FLICKR25K, **SMALL)),
     ):
         found = load_dataset(name, data_dir=folder or None, image_size=8)
     splits = (found.train, found.query, found.validation, found.database)

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hashrobust.datasets import nuswide
+from hashrobust.datasets import flickr25k, nuswide
 
 from .mutations import JUNK, examples, misshapen, mutated
 
@@ -72,7 +72,6 @@ IMAGES = {
     "lab": encoded(noise(30, "LAB"), "TIFF"),
     "bits": encoded(noise(31, "1"), "XBM"),
     "msp": encoded(noise(32, "1"), "MSP"),
-    "im": encoded(noise(33), "IM"),
     "dcx": struct.pack("<III", 987654321, 12, 0) + encoded(noise(34), "PCX"),
     "sun": struct.pack(">8I", 0x59A66A95, 11, 9, 24, 12 * 27, 1, 0, 0) + bytes(range(256)) + bytes(68),
     "psd": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 11, 8, 3) + bytes(14) + bytes(range(256)) + bytes(41),
@@ -88,7 +87,7 @@ IMAGES = {
     + struct.pack("<IHH8x", 16 + 6 + 99, 0xF1FA, 1) + struct.pack("<IH", 6 + 99, 16) + bytes(range(99)),
 } | {
     name: encoded(noise(seed, mode), name.upper())
-    for seed, (name, mode) in enumerate({"avif": "RGB", "qoi": "RGBA", "blp": "P"}.items(), start=50)
+    for seed, (name, mode) in enumerate({"avif": "RGB", "qoi": "RGBA", "blp": "P", "im": "RGB"}.items(), start=50)
     if name.upper() in WRITTEN
 }  # fmt: skip
 
@@ -257,6 +256,30 @@ def test_changed_texts_of_nuswide(worker, nus, data, name):
         file.write_bytes(whole)
 
 
+@pytest.fixture
+def flickr(tmp_path) -> Path:
+    root = tmp_path / "flickr25k"
+    (root / "annotations").mkdir(parents=True)
+    (root / "mirflickr").mkdir()
+    for place, name in enumerate(flickr25k.ANNOTATIONS):
+        (root / "annotations" / f"{name}.txt").write_text(f"{place % 12 + 1}\n{(place + 5) % 12 + 1}\n")
+    for number in range(1, 13):
+        (root / "mirflickr" / f"im{number}.jpg").write_bytes(encoded(noise(number), "JPEG"))
+    return tmp_path
+
+
+def test_the_whole_of_flickr25k_is_read(worker, flickr):
+    assert worker("data", "flickr25k", flickr)["value"] == 12 + 3
+
+
+@examples(20)
+@given(data=st.data())
+def test_changed_texts_of_flickr25k(worker, flickr, data):
+    file = flickr / "flickr25k" / "annotations" / f"{flickr25k.ANNOTATIONS[3]}.txt"
+    file.write_bytes(data.draw(mutated(b"1\n12\n000000003\n")))
+    check(worker("data", "flickr25k", flickr), "flickr25k")
+
+
 def coco_of(images: range) -> dict[str, object]:
     return {
         "images": [{"id": number, "file_name": f"{number}.png"} for number in images],
@@ -366,7 +389,7 @@ def test_changed_pickles(worker, tmp_path, data):
     check(worker("cifar_file", file), "CIFAR")
 
 
-@examples(100)
+@examples(50)
 @given(codes=st.lists(st.sampled_from(OPCODES), max_size=30))
 def test_pickles_of_any_instructions(worker, tmp_path, codes):
     file = tmp_path / "batch"

@@ -61,7 +61,8 @@ WORDS = st.one_of(
     st.sampled_from(
         [
             *("", " ", "-", "--", "-1", "0", "1", "1/0", "nan", "inf", "-inf", "1e400", "8/255", "0-2", "9" * 5000),
-            *("9" * 400, "1e-400", "8/1e-400", "٣", "²", "0x10", "1_0", "18446744073709551616"),
+            *("bp@" + "9" * 5000 + ",usf", "9" * 400, "1e-400", "8/1e-400", "٣", "²", "0x10", "1_0"),
+            *("18446744073709551616",),
             *("2147483648", "9223372036854775808", "0-99999999999", "true", "None", "../..", "/", "/dev/null", "\n"),
             *("bp@1,frsf", "bp@", "@1", "bp,bp", "frsf,", "*", "[", "[a", "**,,", "head,", "rule:", "rule:frsf:[", ":"),
             *("folder:", "folder:\0", "list:/", "folder:" + "a" * 300, "timm:", "run:", "run:../..", "\ud800"),
@@ -93,7 +94,7 @@ def test_changed_bytes_of_studies(worker, file, data):
     check_study(worker, file)
 
 
-@examples(40)
+@examples(30)
 @given(data=st.data())
 def test_studies_of_another_shape(worker, file, data):
     document = data.draw(misshapen(tomllib.loads(STUDY), st.one_of(JUNK, WORDS)))
@@ -121,7 +122,7 @@ def test_a_number_of_thousands_of_digits_is_no_toml(worker, file):
 NUMBERS = re.compile(r"(?<![\w/.\"@-])\d+(?:\.\d+)?(?![\w/.\"])")
 
 
-@examples(25)
+@examples(8)
 @given(data=st.data())
 def test_numbers_of_studies(worker, file, data):
     """Also such as decimals cannot tell."""
@@ -219,7 +220,7 @@ BRIEFLY = {
 }
 
 
-@examples(60)
+@examples(40)
 @given(data=st.data(), command=st.sampled_from([*OPTIONS]))
 def test_options(worker, tmp_path, data, command):
     """Of a training that ends before it begins, and of runs that are not there."""
@@ -244,7 +245,7 @@ LINE = st.lists(
 )
 
 
-@examples(40)
+@examples(20)
 @given(words=LINE)
 def test_lines_of_any_words(worker, tmp_path, words):
     if {"pretrain", "finetune"} & {*words}:

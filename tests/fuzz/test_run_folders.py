@@ -112,7 +112,7 @@ def test_the_whole_folder_is_usable(worker, made, results):
     worker.command("verify", results, codes=(0,))
 
 
-@examples(15)
+@examples(12)
 @given(data=st.data(), sealed=st.booleans())
 def test_changed_bytes(worker, made, results, data, sealed):
     renewed(made, results)
@@ -130,7 +130,7 @@ def test_changed_bytes(worker, made, results, data, sealed):
 # Tables and arrays by themselves
 
 
-@examples(40)
+@examples(20)
 @given(data=st.data())
 def test_changed_tables_and_arrays(worker, made, tmp_path, data):
     whole = made / data.draw(st.sampled_from([name for suffix in TABLES for name in files(made, suffix)]))
@@ -149,7 +149,7 @@ COLUMNS = st.one_of(
 )
 
 
-@examples(20)
+@examples(3)
 @given(data=st.data())
 def test_tables_of_other_columns(worker, made, results, data):
     """Of what an attack or a training left, seen by a report."""
@@ -177,7 +177,7 @@ def test_tables_of_other_columns(worker, made, results, data):
     check_report(worker, results)
 
 
-@examples(4)
+@examples(2)
 @given(data=st.data())
 def test_reports_of_changed_folders(worker, made, results, data):
     renewed(made, results)
@@ -191,7 +191,7 @@ def test_reports_of_changed_folders(worker, made, results, data):
     check_report(worker, results)
 
 
-@examples(15)
+@examples(12)
 @given(data=st.data())
 def test_documents_of_another_shape(worker, made, results, data):
     renewed(made, results)
@@ -203,7 +203,7 @@ def test_documents_of_another_shape(worker, made, results, data):
     use(worker, results)
 
 
-@examples(15)
+@examples(12)
 @given(data=st.data())
 def test_configurations_of_another_shape(worker, made, results, data):
     renewed(made, results)

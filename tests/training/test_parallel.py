@@ -180,7 +180,9 @@ def test_without_all_variables_a_process_is_alone(monkeypatch: pytest.MonkeyPatc
     assert launch() == Launch(rank=1, size=4, local_rank=0)
 
 
-@pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "0"), ("", "2")])
+@pytest.mark.parametrize(
+    ("rank", "size"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "0"), ("", "2"), ("0", "9" * 5000)]
+)
 def test_impossible_variables_are_refused(monkeypatch: pytest.MonkeyPatch, rank: str, size: str) -> None:
     tell(monkeypatch, RANK=rank, WORLD_SIZE=size, LOCAL_RANK="0")
     with pytest.raises(InputError, match="leave these variables to torchrun"):
