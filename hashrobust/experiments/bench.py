@@ -160,9 +160,11 @@ class Bench:
     def cost(self) -> str:
         """One sentence on how long the attack will take, from one measured step on one batch."""
         seconds, steps, unit = self.estimate()
+        gradient = "no" if self.config.gradient == "none" else self.config.gradient
+        work = f" x {steps} {unit}" if steps else ""
         return (
-            f"{self.config.attack}, {self.config.gradient} gradient, epsilon {self.config.epsilon * 255:g}/255: "
-            f"{len(self.chosen)} images x {steps} {unit}, about {seconds:.0f} s"
+            f"{self.config.attack}, {gradient} gradient, epsilon {self.config.epsilon * 255:g}/255: "
+            f"{len(self.chosen)} images{work}, about {seconds:.0f} s"
         )
 
     def estimate(self) -> tuple[float, int, str]:
