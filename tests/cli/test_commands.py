@@ -357,7 +357,7 @@ def test_closed_pipe_leaves_no_traceback(words):
 @pytest.mark.parametrize(
     ("encoding", "code"),
     [
-        ("ascii", "sys.argv[1:] = ['attack', '--help']"),
+        ("ascii", "sys.argv[1:] = ['--version']; cli.version.version = lambda name: '\\u2026'"),
         ("utf-8", "sys.argv[1:] = ['--version']; cli.version.version = lambda name: '\\udcff'"),
     ],
 )
