@@ -65,9 +65,10 @@ class AttackResult:
 
     `objective` is that of the returned images on hard codes (the lower the better for the attacker), of a
     classifier 1 where it is still right and 0 elsewhere; `clean_objective` that of the clean ones.
-    `zero_gradients` and `nonfinite_gradients` count the steps at which a sample's whole gradient was zero,
-    or some of it was not a finite number. `queries` counts what a search asked the model about the sample,
-    the clean image included; 0 for attacks by gradient.
+    `zero_gradients` and `nonfinite_gradients` count the steps at which a sample's whole gradient was zero
+    (where its objective has nothing left to ask for, that is no loss), or some of it was not a finite number.
+    `queries` counts what a search asked the model about the sample, the clean image included; 0 for attacks
+    by gradient.
     `bounded` is false if the images were not held to the ball, only to [0, 1].
     """
 

@@ -127,6 +127,10 @@ class GradientAttack(Attack):
         """Samples (B,) with nothing left to gain: they stand still and leave the batch."""
         return torch.zeros(len(u), dtype=torch.bool, device=u.device)
 
+    def at_goal(self, u: Tensor, clean: Clean, state: State) -> Tensor:
+        """Samples (B,) for which the objective asks no more at these u (B, K), so that a zero gradient is none lost."""
+        return torch.zeros(len(u), dtype=torch.bool, device=u.device)
+
     def goal_codes(self, codes: Tensor, state: State) -> Tensor | None:
         """The codes that full success would reach, from the clean hard codes (B, K)."""
         return None
@@ -228,6 +232,7 @@ class GradientAttack(Attack):
             if draw == 0:
                 value = best.offer(images, outputs)
                 best.finished |= self.finished(u.detach(), clean, state)
+                best.at_goal = self.at_goal(u.detach(), clean, state)
             # Summed, so that each sample's gradient is its own.
             loss = self.objective(u, images, clean, state).sum()
             total = total + input_gradient(loss, images)

@@ -77,6 +77,10 @@ class CenterMulti(GradientAttack):
         """That of the targeted `center` attack toward the center whose turn it is."""
         return self._toward.objective(u, images, clean, state)
 
+    def at_goal(self, u: Tensor, clean: Clean, state: State) -> Tensor:
+        """That of the targeted `center` attack."""
+        return self._toward.at_goal(u, clean, state)
+
     def hard_objective(self, codes: Tensor, clean: Clean, state: State) -> Tensor:
         """Average precision against the training codes, in [0, 1]."""
         return training_average_precision(codes, state).to(codes)

@@ -66,6 +66,29 @@ def test_hag_with_all_bits_done_is_zero_and_not_nan() -> None:
     assert not attack.finished(torch.full_like(u, float("nan")), clean, {}).any()
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "targeted"),
+    [("center", {}, False), ("center", {"targeted": True}, True), ("center-multi", {}, True)],
+)
+@pytest.mark.parametrize("loss", ["masked", "saat", "dot", "logit"])
+def test_a_masked_loss_is_at_its_goal_where_its_gradient_is_zero(
+    name: str, params: dict[str, bool], targeted: bool, loss: str
+) -> None:
+    attack: Any = build_attack(name, loss=loss, **params)
+    _, clean = scores()
+    goal = clean.codes if targeted else -clean.codes
+    state = {"center": clean.codes}
+    for u, there in (
+        (0.6 * goal, loss in ("masked", "saat")),
+        (0.4 * goal, False),
+        (goal * torch.nan, False),
+    ):
+        u = u.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(attack.objective(u, clean.images, clean, state).sum(), u)
+        assert attack.at_goal(u.detach(), clean, state).tolist() == [there] * len(u)
+        assert not there or not gradient.any()
+
+
 @pytest.mark.parametrize("weight", ["clamped", "smoothed", "targeted"])
 def test_sdha(weight: str) -> None:
     targeted = weight == "targeted"
