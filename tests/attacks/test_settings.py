@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hashrobust.attacks import AttackContext, build_attack
+from hashrobust.attacks import AttackContext, build_attack, outward
 from hashrobust.attacks._alpha import alpha_at
 from hashrobust.attacks._optimizers import OPTIMIZERS
 from hashrobust.errors import InputError, UnknownNameError
@@ -105,3 +105,24 @@ def test_adam_of_all_but_no_gradient_equals_torch_s() -> None:
         pixel.grad = torch.full_like(pixel, gradient)
         adam.step()
         torch.testing.assert_close(before - pixel.detach(), direction(pixel.grad), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("params", "words"), [
+    ({"step_size": 0.0}, "step_size 0 moves nothing"), ({"step_size": -0.1}, "step_size -0.1 moves nothing"),
+    ({"alpha": -1.0}, "alpha is -1.0: give a number above 0"),
+    ({"steps": 10**6 + 1}, "steps is more than 1000000"), ({"eot": 10**6 + 1}, "eot is more than"),
+    ({"restarts": 10**6 + 1}, "restarts is more than"),
+])  # fmt: skip
+def test_numbers_beyond_what_makes_sense(params: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        build_attack("hag", **params)
+
+
+def test_the_most_steps_are_allowed() -> None:
+    attack: Any = build_attack("hag", steps=10**6, step_size=0.1)
+    assert attack.steps == 10**6
+
+
+def test_a_smaller_ball_without_a_radius_is_refused() -> None:
+    with pytest.raises(InputError, match=r"epsilon 0.1 to 0 has no ratio"):
+        outward(torch.rand(1, 1, 2, 2), torch.rand(1, 1, 2, 2), 0.1, 0.0)
