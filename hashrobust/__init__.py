@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from hashrobust.datasets import load_classification, load_dataset
     from hashrobust.errors import HashRobustError, InputError
     from hashrobust.experiments.audit import audit
+    from hashrobust.experiments.opened import load_run
     from hashrobust.metrics import average_precision, chance, retrieval_metrics
     from hashrobust.models import Classifier, HashModel, load_model, save_model
     from hashrobust.objectives import build_objective
+    from hashrobust.reports.frame import results_frame
     from hashrobust.retrieval import HammingIndex
     from hashrobust.rules import alignment, convert, exact_gradient
     from hashrobust.training import finetune, finetune_classifier, pretrain
@@ -30,6 +32,7 @@ _HOMES = {
     "HashRobustError": "errors",
     "InputError": "errors",
     "audit": "experiments.audit",
+    "load_run": "experiments.opened",
     "average_precision": "metrics",
     "chance": "metrics",
     "retrieval_metrics": "metrics",
@@ -38,6 +41,7 @@ _HOMES = {
     "load_model": "models",
     "save_model": "models",
     "build_objective": "objectives",
+    "results_frame": "reports.frame",
     "HammingIndex": "retrieval",
     "alignment": "rules",
     "convert": "rules",
@@ -66,6 +70,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "AttackContext",
     "build_attack",
     "audit",
+    "load_run",
+    "results_frame",
     "average_precision",
     "chance",
     "retrieval_metrics",

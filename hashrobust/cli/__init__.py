@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -44,23 +45,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="To begin: `hashrobust check`, then `hashrobust pretrain`, which trains a small network on images of digits "
+    "that come along. Every command that makes something names the one to go on with.",
 )
 app.callback()(version.callback)
-app.command("pretrain")(pretrain.command)
-app.command("finetune")(finetune.command)
-app.command("index")(index.command)
-app.command("search")(search.command)
-app.command("evaluate")(evaluate.command)
-app.command("attack")(attack.command)
-app.command("audit")(audit.command)
-app.command("study")(study.command)
-app.command("report")(report.command)
-app.command("list")(listing.command)
-app.command("data")(data.command)
-app.command("export")(export.command)
-app.command("import")(importing.command)
-app.command("verify")(verify.command)
-app.command("check")(check.command)
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Train": {"pretrain": pretrain.command, "finetune": finetune.command},
+    "Retrieve": {"index": index.command, "search": search.command, "evaluate": evaluate.command},
+    "Attack": {"attack": attack.command, "audit": audit.command},
+    "Many runs": {"study": study.command, "report": report.command},
+    "Look up": {"list": listing.command, "data": data.command, "check": check.command},
+    "Share and keep": {"export": export.command, "import": importing.command, "verify": verify.command},
+}
+for _panel, _named in _COMMANDS.items():
+    for _name, _command in _named.items():
+        app.command(_name, rich_help_panel=_panel)(_command)
 
 
 def main() -> None:
@@ -99,7 +98,8 @@ def main() -> None:
                 f"there is not enough memory for this ({_first_words(error)}): ask for less of it", 1
             )
         elif hasattr(error, "format_message"):  # one of the parser's own usage errors
-            code = _failed(_usage(error), 2)
+            # Without a word: help was shown.
+            code = _failed(_usage(error), 2) if error.format_message() else 2
         else:
             raise
     if code == INTERRUPTED:

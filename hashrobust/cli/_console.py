@@ -7,11 +7,12 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -165,9 +166,39 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def key_value_table(title: str, rows: list[tuple[str, str]]) -> Table:
-    """A table of two columns."""
-    table = Table(title=title, title_justify="left", show_header=False)
-    for name, value in rows:
-        table.add_row(escape(name), escape(value))
-    return table
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str | None = None,
+    numbers: Collection[str] = (),
+    whole: str | None = None,
+) -> Table:
+    """A table in the look of the reports': words to the left, the columns of `numbers` to the right.
+
+    What does not fit is folded, not cut off; the column `whole` is not folded either, so that it can be copied.
+    """
+    made = Table(
+        title=None if title is None else escape(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in columns:
+        made.add_column(
+            column,
+            justify="right" if column in numbers else "left",
+            overflow="fold",
+            no_wrap=column == whole,
+        )
+    for row in rows:
+        made.add_row(*map(escape, row))
+    return made
+
+
+def key_value_table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
+    """A table of two columns without a head."""
+    made = table(("", ""), rows, title=title)
+    made.show_header = False
+    return made

@@ -20,34 +20,72 @@ def _load_plugins(paths: list[Path]) -> list[Path]:
     return paths
 
 
-Run = Annotated[str, typer.Argument(help="A run folder, or the beginning of a run's name in --results.")]
-Results = Annotated[Path, typer.Option("--results", help="Folder of all runs.")]
+COMMON = "Common options"
+"""The panel of a command's help that holds what most commands share."""
+
+Run = Annotated[str, typer.Argument(help="A run's folder, or the beginning of its name in --results.")]
+Results = Annotated[
+    Path, typer.Option("--results", help="The folder that holds all runs.", rich_help_panel=COMMON)
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", help="Where datasets are looked for.", show_default="$HASHROBUST_DATA or data"
+        "--data-dir",
+        help="Where to look for datasets.",
+        show_default="$HASHROBUST_DATA or data",
+        rich_help_panel=COMMON,
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No words and no progress.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make it anew even if it is there.")]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...", rich_help_panel=COMMON)
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print results only, no progress.", rich_help_panel=COMMON)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.", rich_help_panel=COMMON)]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Do the work again even if it is done.", rich_help_panel=COMMON),
+]
 Plugin = Annotated[
     list[Path],
     typer.Option(
-        "--plugin", help="Python file whose components register themselves.", callback=_load_plugins
+        "--plugin",
+        metavar="FILE.py",
+        help="A Python file that registers components of your own; repeat for several.",
+        callback=_load_plugins,
+        rich_help_panel=COMMON,
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Processor threads.", show_default="as torch chooses")
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="CPU threads.", show_default="torch's choice", rich_help_panel=COMMON
+    ),
 ]
 ImageSize = Annotated[
-    int | None, typer.Option(min=1, help="Height and width in pixels.", show_default="the dataset's own")
+    int | None,
+    typer.Option(min=1, metavar="N", help="Height and width in pixels.", show_default="the dataset's own"),
 ]
-Params = Annotated[
-    list[str],
-    typer.Option("--param", "-p", help="A parameter of the component's own, as name=value; may be repeated."),
+Seeds = Annotated[str, typer.Option("--seeds", "--seed", help="One or several, a run each: 0 or 0,3 or 0-2.")]
+MixedPrecision = Annotated[
+    bool, typer.Option("--mixed-precision", help="Train in bfloat16 where torch allows it.")
 ]
+
+RESULTS = Path("results")
+"""Where runs are kept unless --results says otherwise."""
+
+
+def results_or_run(path: Path) -> Path:
+    """The path itself, or if there is none, the run in `RESULTS` whose name it begins.
+
+    Raises:
+        StoreError: it begins the names of several runs.
+    """
+    from hashrobust.experiments.store import find_run
+
+    begins = [run for run in RESULTS.glob("*") if run.name.startswith(str(path))]
+    return path if path.exists() or not begins else find_run(str(path), RESULTS).path
 
 
 def parse_params(texts: list[str]) -> dict[str, Any]:

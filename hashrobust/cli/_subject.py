@@ -13,25 +13,43 @@ from hashrobust.errors import InputError
 if TYPE_CHECKING:
     from hashrobust.experiments.store import Folder
 
+_PANEL = "A model made elsewhere, in place of a run"
+
 OptionalRun = Annotated[
     str | None,
-    typer.Argument(help="A run folder, or the beginning of a run's name in --results; or --model."),
+    typer.Argument(help="A run's folder, or the beginning of its name in --results; or give --model."),
 ]
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="A model not made here, as package.module:factory; images in [0, 1] to outputs or logits.",
+        metavar="MODULE:FACTORY",
+        help="Such as package.module:factory, called for a model: images in [0, 1] to outputs or logits.",
+        rich_help_panel=_PANEL,
     ),
 ]
-Weights = Annotated[Path | None, typer.Option("--weights", help="Of --model: a safetensors state dict.")]
-Dataset = Annotated[str | None, typer.Option("--dataset", help="Of --model: see `hashrobust list datasets`.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Its state dict, a safetensors file.", rich_help_panel=_PANEL),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Its data: see `hashrobust list datasets`.", rich_help_panel=_PANEL),
+]
 ModelTask = Annotated[
     str | None,
-    typer.Option("--task", help="Of --model: hashing or classification.", show_default="hashing"),
+    typer.Option("--task", help="hashing or classification.", show_default="hashing", rich_help_panel=_PANEL),
 ]
 ModelImageSize = Annotated[
-    int | None, typer.Option("--image-size", min=1, help="Of --model.", show_default="the dataset's own")
+    int | None,
+    typer.Option(
+        "--image-size",
+        min=1,
+        metavar="N",
+        help="Height and width in pixels.",
+        show_default="the dataset's own",
+        rich_help_panel=_PANEL,
+    ),
 ]
 
 

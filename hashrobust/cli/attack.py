@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hashrobust.cli._console import ConsoleProgress, print_json, stdout
 from hashrobust.cli._options import (
+    RESULTS,
     DataDir,
     Device,
     Json,
     Overwrite,
-    Params,
     Plugin,
     Quiet,
     Results,
@@ -47,28 +46,41 @@ def command(
     attack: Annotated[
         list[str],
         typer.Option(
-            help="See `hashrobust list attacks`; several: repeat or a,b.",
+            help="See `hashrobust list attacks`; repeat for several, or a,b.",
             show_default="center; classifiers: pgd",
         ),
     ] = [],  # noqa: B006
     epsilon: Annotated[
         list[str],
         typer.Option(
-            help="Such as 8/255; several: repeat or 2/255,8/255.", show_default="the preset's, else 8/255"
+            help="Radius of the ball, such as 8/255; repeat for several, or 2/255,8/255.",
+            show_default="the preset's, else 8/255",
         ),
     ] = [],  # noqa: B006
     gradient: Annotated[
         list[str],
         typer.Option(
-            help="exact; rule: the model's own feedback; rule:NAME: through another rule's. Several: repeat."
+            help="Followed by the attacker: exact; rule, the model's own feedback; rule:NAME, another rule's. "
+            "Repeat for several, or exact,rule."
         ),
     ] = ["exact"],  # noqa: B006
     preset: Annotated[
-        str | None, typer.Option(help="Published settings, such as original, saat or madry.")
+        str | None,
+        typer.Option(
+            help="Published settings, such as original, saat or madry: see `hashrobust list attacks NAME`."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Gradient steps.", show_default="the attack's")] = None,
     step_size: Annotated[str | None, typer.Option(help="Such as 1/255.", show_default="the attack's")] = None,
     restarts: Annotated[int | None, typer.Option(help="Random starts.", show_default="the attack's")] = None,
+    param: Annotated[
+        list[str],
+        typer.Option(
+            *("--param", "-p"),
+            metavar="NAME=VALUE",
+            help="Another parameter of the attack: see `hashrobust list attacks NAME`; repeat for several.",
+        ),
+    ] = [],  # noqa: B006
     surrogate: Annotated[
         str | None,
         typer.Option(help="Transfer: a run whose gradients are followed in place of the attacked one's."),
@@ -78,23 +90,24 @@ def command(
         typer.Option("--warm-start", help="Begin each of several ascending epsilons where the last ended."),
     ] = False,
     queries: Annotated[
-        int | None, typer.Option(help="A fixed subset of so many queries.", show_default="all")
+        int | None, typer.Option(help="Attack a fixed subset of so many queries.", show_default="all")
     ] = None,
-    query_seed: Annotated[int, typer.Option(help="Which subset.")] = 0,
+    query_seed: Annotated[int, typer.Option(help="Chooses the subset.")] = 0,
     seed: Annotated[int, typer.Option(help="Of random starts, targets and draws.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 100,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 100,
     threads: Threads = None,
-    param: Params = [],  # noqa: B006
     model: Model = None,
     weights: Weights = None,
     dataset: Dataset = None,
     task: ModelTask = None,
     image_size: ModelImageSize = None,
     picture: Annotated[
-        bool, typer.Option(help="Write a picture of examples into each attack's folder.")
+        bool, typer.Option("--picture/--no-picture", help="Draw examples into each attack's folder.")
     ] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
-    results: Results = Path("results"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell how long it would take, and stop.")
+    ] = False,
+    results: Results = RESULTS,
     data_dir: DataDir = None,
     device: Device = "auto",
     plugin: Plugin = [],  # noqa: B006
@@ -102,7 +115,11 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Attack a run's queries, or test images, inside an L-infinity ball; prints mAP or accuracy clean and attacked."""
+    """Attack a run's queries by its exact or a rule's gradient.
+
+    Changes no pixel of a query, or of a classifier's test image, by more than epsilon; prints mAP or accuracy before
+    and after.
+    """
     from hashrobust.experiments.attack_runs import Where, attack_cost, attack_run
     from hashrobust.experiments.config import AttackConfig
 
@@ -113,6 +130,9 @@ def command(
         "restarts": restarts,
     }
     given = {option: value for option, value in own.items() if value is not None}
+    own_params = parse_params(param)
+    for name in given.keys() & own_params.keys():
+        raise InputError(f"{name} stands in --param and in --{name.replace('_', '-')}: give it once")
     asked = [
         AttackConfig(
             attack=name,
@@ -129,7 +149,7 @@ def command(
             start_epsilons=smaller,
         )
         for name in split_list(attack, "--attack") or [default_attack(run, model, task, results)]
-        for params in [_fitting(name, given, progress) | parse_params(param)]
+        for params in [_fitting(name, given, progress) | own_params]
         for radius, smaller in _epsilons(epsilon, name, preset, warm_start)
         for through in split_list(gradient, "--gradient")
     ]

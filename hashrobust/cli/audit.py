@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hashrobust.cli._console import ConsoleProgress, print_json, stdout
 from hashrobust.cli._options import (
+    RESULTS,
     DataDir,
     Device,
     Json,
@@ -34,7 +34,7 @@ from hashrobust.cli._subject import (
 def command(
     run: OptionalRun = None,
     control: Annotated[
-        str | None, typer.Option(help="The backpropagation twin: a run made with the same data and bits.")
+        str | None, typer.Option(help="The backpropagation twin: a run on the same data, with as many bits.")
     ] = None,
     epsilon: Annotated[str, typer.Option(help="The budget that the claim is about.")] = "8/255",
     attack: Annotated[
@@ -44,25 +44,46 @@ def command(
             show_default="center; classifiers: pgd",
         ),
     ] = None,
-    also: Annotated[list[str], typer.Option(help="Further attacks for the suite; repeat or a,b.")] = [],  # noqa: B006
+    also: Annotated[
+        list[str], typer.Option(help="Further attacks for the suite; repeat for several, or a,b.")
+    ] = [],  # noqa: B006
     budget: Annotated[str, typer.Option(help="quick, standard or thorough.")] = "standard",
-    queries: Annotated[int | None, typer.Option(min=2, show_default="the budget's")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, show_default="the budget's")] = None,
-    restarts: Annotated[int | None, typer.Option(min=1, show_default="the budget's")] = None,
-    search: Annotated[
-        int | None, typer.Option(min=2, help="Model queries of a search.", show_default="the budget's")
+    queries: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="Queries to attack.", show_default="the budget's"),
     ] = None,
-    query_seed: Annotated[int, typer.Option(help="Which subset of the queries.")] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Gradient steps of an attack.", show_default="the budget's"),
+    ] = None,
+    restarts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Random starts of the audited attack.", show_default="the budget's"
+        ),
+    ] = None,
+    search: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Model queries of an attack without gradients.",
+            show_default="the budget's",
+        ),
+    ] = None,
+    query_seed: Annotated[int, typer.Option(help="Chooses the subset of the queries.")] = 0,
     seed: Annotated[int, typer.Option(help="Of random starts and draws.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images per batch.")] = 100,
     threads: Threads = None,
     model: Model = None,
     weights: Weights = None,
     dataset: Dataset = None,
     task: ModelTask = None,
     image_size: ModelImageSize = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
-    results: Results = Path("results"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell how long it would take, and stop.")
+    ] = False,
+    results: Results = RESULTS,
     data_dir: DataDir = None,
     device: Device = "auto",
     plugin: Plugin = [],  # noqa: B006
@@ -70,7 +91,7 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole suite of attacks and checks on a model; ends with one screen and a verdict."""
+    """Run all attacks and checks on a model, and give a verdict."""
     from hashrobust.experiments.audit.plan import AuditConfig
     from hashrobust.experiments.audit.runs import RESULT, audit_cost, audit_run
     from hashrobust.experiments.config import parse_epsilon

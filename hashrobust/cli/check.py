@@ -5,14 +5,15 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.table import Table
-
-from hashrobust.cli._console import key_value_table, print_json, stdout
+from hashrobust.cli._console import key_value_table, print_json, stdout, table
 from hashrobust.cli._options import DataDir, Json
 
 
 def command(data_dir: DataDir = None, json: Json = False) -> None:
-    """Say what works on this machine: versions, device, threads, FAISS, weights, datasets."""
+    """Tell what works on this machine.
+
+    Versions, device, threads, FAISS, weights and datasets, and what fetches those that are missing.
+    """
     import numpy as np
     import torch
 
@@ -44,12 +45,8 @@ def command(data_dir: DataDir = None, json: Json = False) -> None:
         return
     stdout.print(key_value_table("this machine", list(machine.items())))
     stdout.print(key_value_table("ImageNet weights", _by_state(weights)))
-    table = Table(
-        "dataset", "state", "looked for in", "what fetches it", title="datasets", title_justify="left"
-    )
-    for info in infos:
-        table.add_row(info.name, states[info.present], "\n".join(info.places), info.fetch)
-    stdout.print(table)
+    rows = [(info.name, states[info.present], "" if info.present else info.fetch) for info in infos]
+    stdout.print(table(("dataset", "state", "what fetches it"), rows, title="datasets"))
 
 
 def _imagenet_weights() -> dict[str, tuple[str, str]]:

@@ -8,10 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from hashrobust.cli._console import ConsoleProgress, key_value_table, print_json, stdout
+from hashrobust.cli._console import ConsoleProgress, key_value_table, print_json, stdout, table
 from hashrobust.cli._options import DataDir, ImageSize, Json, Plugin, Quiet, check_task
 from hashrobust.errors import InputError
 
@@ -32,19 +30,19 @@ def command(
         list[str],
         typer.Argument(
             metavar="[check] NAME",
-            help="Such as digits or folder:DIR; see `hashrobust list datasets`. With check before it, every image "
-            "is read anew.",
+            help="Such as digits or folder:DIR: see `hashrobust list datasets`. With the word check before it, every "
+            "image is read and checked.",
         ),
     ],
-    task: Annotated[str, typer.Option(help="hashing or classification: whose splits.")] = "hashing",
-    download: Annotated[bool, typer.Option("--download", help="Fetch it first if it is missing.")] = False,
+    task: Annotated[str, typer.Option(help="Whose splits: hashing or classification.")] = "hashing",
+    download: Annotated[bool, typer.Option("--download", help="Fetch it if it is missing.")] = False,
     data_dir: DataDir = None,
     image_size: ImageSize = None,
     plugin: Plugin = [],  # noqa: B006
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a dataset is, whether it is here, and its splits; or fetch it; or check all of it."""
+    """Show, fetch or check a dataset."""
     from hashrobust.datasets import (
         check_classifies,
         dataset_info,
@@ -63,7 +61,10 @@ def command(
     info = dataset_info(name, data_dir=data_dir)
     takes = datasets.parameters(name.partition(":")[0])
     if download and "download" not in takes:
-        raise InputError(f"dataset '{name}' cannot be downloaded: {info.fetch}")
+        if not info.present:
+            raise InputError(f"dataset '{name}' cannot be downloaded: {info.fetch}")
+        progress.say(f"{name} is here and needs no download")
+        download = False
     opened = partial(
         load,
         name,
@@ -81,8 +82,8 @@ def command(
         )
         return
     data = None
-    # A plugin's dataset has no passport, and says itself what it lacks.
-    if download or info.present or (info.present is None and "path" not in takes):
+    # A folder of the user's own that is not there is a mistake; so may be what a plugin's dataset lacks: both say so.
+    if download or info.present or ":" in name or (info.present is None and "path" not in takes):
         data = opened()
         info = dataset_info(name, data_dir=data_dir)
         if download:
@@ -107,10 +108,8 @@ def _check(name: str, load: Callable[[], LabelledDataset], json: bool, progress:
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
-        table = Table("check", "outcome", "found", title=f"{name}", title_justify="left")
-        for finding in findings:
-            table.add_row(finding.check, finding.outcome.upper(), escape(finding.words))
-        stdout.print(table)
+        rows = [(finding.check, finding.outcome.upper(), finding.words) for finding in findings]
+        stdout.print(table(("check", "outcome", "found"), rows, title=name))
         for finding in findings:
             for case in finding.cases[:NAMED]:
                 progress.say(f"{finding.check}: {case}")

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from hashrobust.cli._console import ConsoleProgress, print_json, stdout
-from hashrobust.cli._options import DataDir, Device, Json, Overwrite, Plugin, Quiet, Results
+from hashrobust.cli._options import RESULTS, DataDir, Device, Json, Overwrite, Plugin, Quiet, Results
 from hashrobust.errors import InputError
-
-PERCENT = ("map", "accuracy", "chance", "precision", "recall", "empty", "balance", "correlation")
 
 
 def command(
-    run: Annotated[str | None, typer.Argument(help="A run folder; or use --codes and --labels.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run's folder, or the beginning of its name in --results; or give --codes and --labels."
+        ),
+    ] = None,
     codes: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Query and database codes in {-1, +1} as .npy.")
     ] = None,
@@ -25,26 +27,33 @@ def command(
     ] = None,
     features: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="Real-valued outputs behind the codes as .npy, for the style h2q."),
+        typer.Option(help="The real outputs behind the codes as .npy, for mAP in the style of H2Q."),
     ] = None,
     k: Annotated[
         int | None,
         typer.Option(
-            "-k", min=1, help="List length of mAP@k, for --codes.", show_default="the whole database"
+            "-k",
+            min=1,
+            metavar="N",
+            help="List length of mAP@k, with --codes.",
+            show_default="the whole database",
         ),
     ] = None,
-    results: Results = Path("results"),
+    results: Results = RESULTS,
     data_dir: DataDir = None,
     device: Device = "auto",
     plugin: Plugin = [],  # noqa: B006
     overwrite: Overwrite = False,
     brief: Annotated[
-        bool, typer.Option("--brief", help="One line: mAP or accuracy, its interval, and chance.")
+        bool, typer.Option("--brief", help="Print one line: mAP or accuracy, its interval, and chance.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure retrieval (mAP with ties in expectation, in the styles of the field, chance and more) or accuracy."""
+    """Measure mAP of a run or of any codes, or accuracy.
+
+    With ties in expectation, chance, an interval over queries, and mAP in the styles of the field side by side.
+    """
     if (run is None) == (codes is None):
         raise InputError(
             "name either a run, or --codes QUERY.npy DATABASE.npy with --labels QUERY.npy DATABASE.npy"
@@ -81,8 +90,10 @@ def command(
     if brief:
         print(_brief(metrics))
         return
-    progress.say(title)
-    stdout.print(_table(metrics))
+    from hashrobust.reports.evaluation import metrics_table
+    from hashrobust.reports.formats import to_rich
+
+    stdout.print(to_rich(metrics_table(title, metrics)))
 
 
 def _brief(metrics: dict[str, float]) -> str:
@@ -93,13 +104,3 @@ def _brief(metrics: dict[str, float]) -> str:
         100 * metrics[column] for column in (name, f"{name}_low", f"{name}_high", f"chance_{name}")
     )
     return f"{words} {value:.1f}% (95% over {over}: {low:.1f} to {high:.1f}), chance {chance:.1f}%"
-
-
-def _table(metrics: dict[str, float]) -> Table:
-    table = Table("metric", "value")
-    for name, value in metrics.items():
-        if any(part in name for part in PERCENT):
-            table.add_row(f"{name} (%)", f"{100 * value:.2f}")
-        else:
-            table.add_row(name, f"{value:g}")
-    return table

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hashrobust.cli._console import ConsoleProgress, print_json
-from hashrobust.cli._options import DataDir, Json, Overwrite, Plugin, Quiet, Results, Run
+from hashrobust.cli._options import RESULTS, DataDir, Json, Overwrite, Plugin, Quiet, Results, Run
 
 
 def command(
@@ -17,22 +17,25 @@ def command(
         Path | None, typer.Option(help="Folder to write.", show_default="exports/<run's name>")
     ] = None,
     onnx: Annotated[
-        bool, typer.Option("--onnx", help="An ONNX file as well; needs hashrobust\\[onnx].")
+        bool, typer.Option("--onnx", help="Write an ONNX file too; needs hashrobust\\[onnx].")
     ] = False,
     feedback: Annotated[
         bool,
         typer.Option(
-            "--feedback", help="What the rule drew goes along, so that `import` restores the rule's gradient."
+            "--feedback", help="Add what the rule drew, so that `import` restores the rule's gradient."
         ),
     ] = False,
-    results: Results = Path("results"),
+    results: Results = RESULTS,
     data_dir: DataDir = None,
     plugin: Plugin = [],  # noqa: B006
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a run's model as a folder to share: weights, source and model card, loaded without hashrobust."""
+    """Write a run's model as a folder to share.
+
+    It holds weights, source and a model card, and loads without hashrobust.
+    """
     from hashrobust.experiments.exports import export_run
     from hashrobust.experiments.store import find_run
     from hashrobust.reports.card import model_card

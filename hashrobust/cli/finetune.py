@@ -10,15 +10,17 @@ import typer
 
 from hashrobust.cli._console import ConsoleProgress, print_json
 from hashrobust.cli._options import (
+    RESULTS,
     DataDir,
     Device,
     ImageSize,
     Json,
+    MixedPrecision,
     Overwrite,
-    Params,
     Plugin,
     Quiet,
     Results,
+    Seeds,
     Threads,
     check_task,
     parse_params,
@@ -30,59 +32,118 @@ from hashrobust.errors import InputError
 if TYPE_CHECKING:
     from hashrobust.experiments.store import Folder
 
+_HASHING, _RULE, _HOW = "Hashing", "Learning rule", "Training"
+
 
 @together
 def command(
     context: typer.Context,
     task: Annotated[str, typer.Option(help="hashing or classification.")] = "hashing",
     dataset: Annotated[str, typer.Option(help="See `hashrobust list datasets`.")] = "digits",
+    image_size: ImageSize = None,
     backbone: Annotated[str, typer.Option(help="See `hashrobust list backbones`.")] = "lenet",
-    weights: Annotated[str, typer.Option(help="none, imagenet, a safetensors file, or run:NAME.")] = "none",
-    objective: Annotated[str, typer.Option(help="See `hashrobust list objectives`.")] = "dpsh",
-    bits: Annotated[int, typer.Option(help="Code length K.")] = 32,
+    weights: Annotated[
+        str, typer.Option(help="none, imagenet, run:NAME (or its folder), or a safetensors file.")
+    ] = "none",
+    preset: Annotated[
+        str | None, typer.Option(help="berriche2025: the paper's training, for what is not given here.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="See `hashrobust list objectives`.", rich_help_panel=_HASHING)
+    ] = "dpsh",
+    param: Annotated[
+        list[str],
+        typer.Option(
+            *("--param", "-p"),
+            metavar="NAME=VALUE",
+            help="A parameter of the objective; repeat for several.",
+            rich_help_panel=_HASHING,
+        ),
+    ] = [],  # noqa: B006
+    bits: Annotated[int, typer.Option(help="Code length K.", rich_help_panel=_HASHING)] = 32,
+    rotate: Annotated[
+        str,
+        typer.Option(
+            help="After training: none, or see `hashrobust list rotations`.", rich_help_panel=_HASHING
+        ),
+    ] = "none",
+    defence: Annotated[
+        str, typer.Option(help="none, or see `hashrobust list defences`.", rich_help_panel=_HASHING)
+    ] = "none",
+    defence_param: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A parameter of the defence; repeat for several.",
+            rich_help_panel=_HASHING,
+        ),
+    ] = [],  # noqa: B006
     rule: Annotated[
-        str, typer.Option(help="See `hashrobust list rules`; bp@5,frsf: bp up to epoch 5, frsf after it.")
+        str,
+        typer.Option(
+            help="See `hashrobust list rules`; bp@5,frsf is bp up to epoch 5, frsf from then on.",
+            rich_help_panel=_RULE,
+        ),
     ] = "bp",
     layers: Annotated[
-        str, typer.Option(help="Those that follow the rule, as 'backbone.*' or conv1,head; all others: bp.")
+        str,
+        typer.Option(
+            help="Layers that follow the rule, such as 'backbone.*' or conv1,head; the others keep bp.",
+            rich_help_panel=_RULE,
+        ),
     ] = "*",
-    feedback_scale: Annotated[str, typer.Option(help="xavier (the paper's) or matched.")] = "xavier",
-    defence: Annotated[str, typer.Option(help="none, or see `hashrobust list defences`.")] = "none",
-    rotate: Annotated[
-        str, typer.Option(help="After training: none, or see `hashrobust list rotations`.")
-    ] = "none",
-    image_size: ImageSize = None,
-    epochs: Annotated[int, typer.Option(help="At most; see --patience.")] = 20,
+    feedback_scale: Annotated[
+        str,
+        typer.Option(
+            help="xavier (the paper's) or matched (to the norm of the weights).", rich_help_panel=_RULE
+        ),
+    ] = "xavier",
+    epochs: Annotated[
+        int, typer.Option(help="Passes over the train split, at most: see --patience.", rich_help_panel=_HOW)
+    ] = 20,
+    patience: Annotated[
+        int,
+        typer.Option(
+            help="Stop after so many epochs without a better validation score; 0: never.",
+            rich_help_panel=_HOW,
+        ),
+    ] = 10,
     max_steps: Annotated[
         int | None,
         typer.Option(
-            min=0, help="End after so many steps, keeping their weights.", show_default="all epochs"
+            min=0,
+            metavar="N",
+            help="End after so many steps, and keep their weights.",
+            show_default="all epochs",
+            rich_help_panel=_HOW,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
-    optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
-    learning_rate: Annotated[float, typer.Option(help="Of the backbone.")] = 1e-4,
+    batch_size: Annotated[int, typer.Option(help="Images per step.", rich_help_panel=_HOW)] = 128,
+    optimizer: Annotated[str, typer.Option(help="adam or sgd.", rich_help_panel=_HOW)] = "adam",
+    learning_rate: Annotated[float, typer.Option(help="The backbone's.", rich_help_panel=_HOW)] = 1e-4,
     head_learning_rate_factor: Annotated[
         float,
-        typer.Option(help="Last layer's learning rate / backbone's.", show_default="10; classification: 1"),
+        typer.Option(
+            help="The last layer's learning rate, as a multiple of the backbone's.",
+            show_default="10; classification: 1",
+            rich_help_panel=_HOW,
+        ),
     ] = 10.0,
-    weight_decay: Annotated[float, typer.Option(help="Of the optimizer.")] = 5e-4,
+    weight_decay: Annotated[float, typer.Option(help="The optimizer's.", rich_help_panel=_HOW)] = 5e-4,
     schedule: Annotated[
-        str, typer.Option(help="constant, cosine, or step: /10 at 1/2 and 3/4.")
+        str,
+        typer.Option(
+            help="Of the learning rate: constant, cosine, or step (a tenth after 1/2 and 3/4).",
+            rich_help_panel=_HOW,
+        ),
     ] = "constant",
-    patience: Annotated[
-        int, typer.Option(help="Epochs without a better validation score before stopping; 0: never.")
-    ] = 10,
-    augment: Annotated[str, typer.Option(help="none, flip, crop or crop-flip.")] = "none",
-    seeds: Annotated[str, typer.Option("--seeds", "--seed", help="0, 0,3 or 0-2.")] = "0",
-    mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where torch allows it.")] = False,
+    augment: Annotated[
+        str, typer.Option(help="none, flip, crop or crop-flip.", rich_help_panel=_HOW)
+    ] = "none",
+    seeds: Seeds = "0",
+    mixed_precision: MixedPrecision = False,
     threads: Threads = None,
-    preset: Annotated[str | None, typer.Option(help="berriche2025: the paper's training.")] = None,
-    param: Params = [],  # noqa: B006
-    defence_param: Annotated[
-        list[str], typer.Option(help="A parameter of the defence, as name=value; may be repeated.")
-    ] = [],  # noqa: B006
-    results: Results = Path("results"),
+    results: Results = RESULTS,
     data_dir: DataDir = None,
     device: Device = "auto",
     plugin: Plugin = [],  # noqa: B006
@@ -90,7 +151,10 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune a hashing model, or a classifier, with a learning rule; prints the run's folder."""
+    """Fine-tune a hashing model or a classifier by a learning rule.
+
+    The run's folder is printed.
+    """
     progress = ConsoleProgress(quiet=quiet)
     settings: dict[str, Any] = {
         "dataset": dataset,

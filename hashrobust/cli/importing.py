@@ -8,22 +8,25 @@ from typing import Annotated
 import typer
 
 from hashrobust.cli._console import ConsoleProgress
-from hashrobust.cli._options import DataDir, Device, Plugin, Quiet, Results
+from hashrobust.cli._options import RESULTS, DataDir, Device, Plugin, Quiet, Results
 
 
 def command(
     directory: Annotated[Path, typer.Argument(help="A folder that `hashrobust export` wrote.")],
     dataset: Annotated[
         str | None,
-        typer.Option(help="Where its data are here, such as folder:DIR.", show_default="as it was trained"),
+        typer.Option(help="Its data on this machine, such as folder:DIR.", show_default="as it was trained"),
     ] = None,
-    results: Results = Path("results"),
+    results: Results = RESULTS,
     data_dir: DataDir = None,
     device: Device = "auto",
     plugin: Plugin = [],  # noqa: B006
     quiet: Quiet = False,
 ) -> None:
-    """Take an exported model back as a run that can be evaluated, attacked and audited; no code of it is run."""
+    """Take an exported model back as a run.
+
+    The run can be evaluated, attacked and audited; no code that came with the model is run.
+    """
     from hashrobust.experiments.imported_runs import import_run
 
     progress = ConsoleProgress(quiet=quiet)

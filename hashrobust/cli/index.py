@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hashrobust.cli._console import ConsoleProgress
-from hashrobust.cli._options import DataDir, Device, Overwrite, Plugin, Quiet, Results, Run
+from hashrobust.cli._options import RESULTS, DataDir, Device, Overwrite, Plugin, Quiet, Results, Run
 
 
 def command(
     run: Run,
-    kind: Annotated[str, typer.Option(help="flat (exact), ivf, hnsw or hash.")] = "flat",
-    results: Results = Path("results"),
+    kind: Annotated[str, typer.Option(help="flat (exact), or ivf, hnsw, hash (approximate).")] = "flat",
+    results: Results = RESULTS,
     data_dir: DataDir = None,
     device: Device = "auto",
     plugin: Plugin = [],  # noqa: B006
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Encode a run's database and build its FAISS Hamming index."""
+    """Encode a run's database into a FAISS Hamming index."""
     from hashrobust.experiments.retrieval_runs import INDEX, index_run
     from hashrobust.experiments.store import find_run
 

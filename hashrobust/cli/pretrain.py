@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hashrobust.cli._console import ConsoleProgress, print_json
 from hashrobust.cli._options import (
+    RESULTS,
     DataDir,
     Device,
     ImageSize,
     Json,
+    MixedPrecision,
     Overwrite,
     Plugin,
     Quiet,
     Results,
+    Seeds,
     Threads,
     check_task,
     parse_seeds,
@@ -28,21 +30,23 @@ from hashrobust.cli._processes import together
 def command(
     task: Annotated[
         str,
-        typer.Option(help="What the network is for: hashing or classification, each with images of its own."),
+        typer.Option(
+            help="What the network will be fine-tuned for, hashing or classification: each has its own train split."
+        ),
     ] = "hashing",
     dataset: Annotated[str, typer.Option(help="See `hashrobust list datasets`.")] = "digits",
     backbone: Annotated[str, typer.Option(help="See `hashrobust list backbones`.")] = "lenet",
     image_size: ImageSize = None,
     epochs: Annotated[int, typer.Option(help="Passes over the train split.")] = 30,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
     optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
-    learning_rate: Annotated[float, typer.Option(help="At the start; falls along a cosine.")] = 2e-3,
-    weight_decay: Annotated[float, typer.Option(help="Of the optimizer.")] = 5e-4,
+    learning_rate: Annotated[float, typer.Option(help="At the start; decays along a cosine.")] = 2e-3,
+    weight_decay: Annotated[float, typer.Option(help="The optimizer's.")] = 5e-4,
     augment: Annotated[str, typer.Option(help="none, flip, crop or crop-flip.")] = "crop",
-    seeds: Annotated[str, typer.Option("--seeds", "--seed", help="0, 0,3 or 0-2.")] = "0",
-    mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where torch allows it.")] = False,
+    seeds: Seeds = "0",
+    mixed_precision: MixedPrecision = False,
     threads: Threads = None,
-    results: Results = Path("results"),
+    results: Results = RESULTS,
     data_dir: DataDir = None,
     device: Device = "auto",
     plugin: Plugin = [],  # noqa: B006
@@ -50,7 +54,10 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a backbone as a classifier with backpropagation, on the train split alone."""
+    """Train a backbone with backpropagation, as a classifier.
+
+    It sees the train split alone; the run's folder is printed.
+    """
     from hashrobust.experiments.config import PretrainConfig
     from hashrobust.experiments.training_runs import pretrain_run
 
@@ -84,7 +91,7 @@ def command(
     size = "" if image_size is None else f" --image-size {image_size}"
     progress.say(
         f"next: hashrobust finetune{to} --dataset {dataset}{size} --backbone {backbone} "
-        f"--weights {folders[-1].path}/model.safetensors"
+        f"--weights run:{folders[-1].path}"
     )
     if json:
         print_json(

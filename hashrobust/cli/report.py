@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hashrobust.cli._console import ConsoleProgress, print_json, stdout
-from hashrobust.cli._options import Json, Quiet, split_list
+from hashrobust.cli._options import RESULTS, Json, Quiet, results_or_run, split_list
 from hashrobust.errors import InputError
 from hashrobust.registry import did_you_mean
 
@@ -23,44 +23,51 @@ PICTURE_FOLDERS = ("training_curves", "examples")
 
 
 def command(
-    results: Annotated[Path, typer.Argument(help="A results folder, or one run.")] = Path("results"),
+    results: Annotated[
+        Path, typer.Argument(help="The folder that holds all runs, or one run.", callback=results_or_run)
+    ] = RESULTS,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder for tables and figures.", show_default="RESULTS/report"),
     ] = None,
-    group_by: Annotated[list[str], typer.Option(help="Columns to group by; several: repeat or a,b.")] = [],  # noqa: B006
+    group_by: Annotated[
+        list[str], typer.Option(help="Columns to group by; repeat for several, or a,b.")
+    ] = [],  # noqa: B006
     metric: Annotated[
         str | None, typer.Option(help="The column to show.", show_default="map; accuracy of classifiers")
     ] = None,
     filters: Annotated[
         list[str],
-        typer.Option("--filter", help="Such as rule=frsf, 'epsilon<=8/255', attack!=noise; repeat."),
+        typer.Option(
+            "--filter", help="Such as rule=frsf, 'epsilon<=8/255' or attack!=noise; repeat for several."
+        ),
     ] = [],  # noqa: B006
     formats: Annotated[
         list[str],
-        typer.Option("--format", help="csv, parquet, md, tex, png, pdf, svg; several: repeat or a,b."),
+        typer.Option("--format", help="csv, parquet, md, tex, png, pdf or svg; repeat for several, or a,b."),
     ] = [],  # noqa: B006
     paper: Annotated[
-        bool, typer.Option("--paper-table", help="Print the table that goes into a paper.")
+        bool, typer.Option("--paper-table", help="Print the table for a paper, in Markdown.")
     ] = False,
     compare: Annotated[
         str | None,
         typer.Option(
-            help="published: print numbers of papers beside ours, with what differs in their protocols; the files of "
-            "the report then hold them too."
+            help="published: put the numbers of papers beside ours, with every difference in protocol, on screen and "
+            "in the files."
         ),
     ] = None,
     html: Annotated[
         Path | None,
         typer.Option(
-            help="Write one page to read in a browser, with interactive figures; the folder of tables and figures "
-            "then only if --output names it."
+            metavar="FILE.html",
+            help="Write one interactive page for a browser instead of the folder of tables and figures; with --output "
+            "both.",
         ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Gather every run into tables (CSV, Parquet, Markdown, LaTeX) and figures, or into one HTML page."""
+    """Gather runs into tables and figures, or into one HTML page."""
     from hashrobust.reports.comparison import compare as compare_with_published
     from hashrobust.reports.comparison import comparison_frame, comparison_table
     from hashrobust.reports.filters import filter_frame

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from hashrobust.cli._console import ConsoleProgress, print_json, stdout
-from hashrobust.cli._options import DataDir, Device, Json, Plugin, Quiet
+from hashrobust.cli._console import ConsoleProgress, print_json, stdout, table
+from hashrobust.cli._options import COMMON, DataDir, Device, Json, Plugin, Quiet
 from hashrobust.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,15 +25,24 @@ _STAGES = {
 def command(
     file: Annotated[Path, typer.Argument(help="A study as TOML: see docs/studies.md and studies/.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and how long it would take, and stop.")
+        bool, typer.Option("--dry-run", help="Show the plan, tell how long it would take, and stop.")
     ] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Processes on this machine.")] = 1,
     scheduler: Annotated[
         str | None,
-        typer.Option(help="A Dask scheduler, such as tcp://10.0.0.1:8786; see the extra `distributed`."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="A Dask scheduler, such as tcp://10.0.0.1:8786; needs hashrobust\\[distributed].",
+        ),
     ] = None,
     results: Annotated[
-        Path | None, typer.Option("--results", help="Folder of all runs.", show_default="the file's")
+        Path | None,
+        typer.Option(
+            "--results",
+            help="The folder that holds all runs.",
+            show_default="the file's",
+            rich_help_panel=COMMON,
+        ),
     ] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -43,7 +50,10 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run what is missing of a study, a matrix of trainings and attacks in one file."""
+    """Run a matrix of trainings and attacks from one file.
+
+    What is there already is not run again.
+    """
     from hashrobust.experiments.study import estimate, plan_study, run_study
 
     if scheduler is not None and jobs > 1:
@@ -68,14 +78,14 @@ def command(
 
 
 def _print_plan(planned: Planned, found: Estimate, jobs: int) -> None:
-    table = Table("stage", "task", "in all", "there", "to do", "at most", title=f"study {planned.study.name}")
+    rows = []
     for stage, task, total, there in planned.summary():
         time = _duration(found.seconds[stage, task])
         if task in found.incomplete and there < total:
             time = f"{time} and more" if found.seconds[stage, task] else "not measured"
-        table.add_row(_STAGES[stage], task, str(total), str(there), str(total - there), time)
-    table.title_justify = "left"
-    stdout.print(table)
+        rows.append((_STAGES[stage], task, str(total), str(there), str(total - there), time))
+    columns = ("stage", "task", "in all", "done", "to do", "time, at most")
+    stdout.print(table(columns, rows, title=f"study {planned.study.name}", numbers=columns[2:]))
     for pace in found.paces:
         _say(
             f"{pace.network} on {pace.dataset}, {pace.task}: {pace.training_step:.3g} s a training step of "
@@ -111,18 +121,16 @@ def _plan_json(planned: Planned, found: Estimate, jobs: int) -> dict[str, Any]:
 
 
 def _print_result(result: StudyResult) -> None:
-    table = Table("stage", "made now", "there before", "failed", "skipped", title=f"study {result.name}")
-    table.title_justify = "left"
-    for stage, count in result.counts.items():
-        numbers = (count.made, count.found, count.failed, count.skipped)
-        if any(numbers):
-            table.add_row(_STAGES[stage], *map(str, numbers))
-    stdout.print(table)
+    columns = ("stage", "made now", "done before", "failed", "skipped")
+    rows = [
+        (_STAGES[stage], *map(str, (count.made, count.found, count.failed, count.skipped)))
+        for stage, count in result.counts.items()
+        if any((count.made, count.found, count.failed, count.skipped))
+    ]
+    stdout.print(table(columns, rows, title=f"study {result.name}", numbers=columns[1:]))
     if result.failures:
-        failures = Table("what failed", "why", title="failures", title_justify="left")
-        for failure in result.failures:
-            failures.add_row(escape(failure.what), escape(failure.why))
-        stdout.print(failures)
+        failures = [(failure.what, failure.why) for failure in result.failures]
+        stdout.print(table(("what failed", "why"), failures, title="failures"))
 
 
 def _result_json(result: StudyResult) -> dict[str, Any]:

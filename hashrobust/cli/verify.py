@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hashrobust.cli._console import ConsoleProgress, print_json
-from hashrobust.cli._options import Json, Quiet
+from hashrobust.cli._options import RESULTS, Json, Quiet, results_or_run
 from hashrobust.errors import HashRobustError
 
 _SHOWN = 5
@@ -17,15 +17,21 @@ _SHOWN = 5
 
 
 def command(
-    results: Annotated[Path, typer.Argument(help="A results folder, or one run.")] = Path("results"),
+    results: Annotated[
+        Path, typer.Argument(help="The folder that holds all runs, or one run.", callback=results_or_run)
+    ] = RESULTS,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare every stored file with its checksum; name those that were changed, are missing, or are unknown."""
+    """Compare every stored file with its checksum.
+
+    Names the files that were changed, are missing, or are unknown.
+    """
     from hashrobust.experiments.verification import verify
 
     progress = ConsoleProgress(quiet=quiet)
     found = verify(results, progress)
+    wrong = "1 file is wrong" if found.wrong == 1 else f"{found.wrong} files are wrong"
     if json:
         print_json(asdict(found))
     else:
@@ -35,7 +41,7 @@ def command(
         print(
             f"{found.folders} folders, {found.matching} files: all match their checksums"
             if not found.wrong
-            else f"{found.folders} folders, {found.matching} files match their checksums, {found.wrong} are wrong"
+            else f"{found.folders} folders, {found.matching} files match their checksums, {wrong}"
         )
     if found.unsealed:
         names = ", ".join(str(path) for path in found.unsealed[:_SHOWN])
@@ -46,6 +52,5 @@ def command(
         counts = ", ".join(f"{count} {word}" for word, count in kinds.items() if count)
         first = (*found.changed, *found.missing, *found.unknown)[0]
         raise HashRobustError(
-            f"{found.wrong} files are wrong ({counts}), such as '{first}': make them again with --overwrite, or "
-            "restore them"
+            f"{wrong} ({counts}), such as '{first}': make it again with --overwrite, or restore it"
         )

@@ -23,6 +23,8 @@ DEFAULT_IMAGE_SIZE = 224
 RESIZE_OVER_CROP = 256 / 224  # ImageNet's evaluation practice: Resize(256), CenterCrop(224)
 MAX_THREADS = 8
 NAMED = 5
+MOST_BYTES = 1 << 29
+"""Of a file, which is read whole: those of the largest images that are decoded are half of it, films are more."""
 
 
 def _cut(image: Image.Image, size: int) -> Pixels:
@@ -38,14 +40,27 @@ def _threads() -> int:
     return min(MAX_THREADS, os.cpu_count() or 1)
 
 
+def _content(path: Path) -> bytes:
+    """The bytes of what may be an image.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: no file can have this name, or it is no file, or larger than images are.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError("it is not a regular file")
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"it has {size} bytes, more than {MOST_BYTES}")
+    return path.read_bytes()
+
+
 def _inspect(path: Path) -> bytes | str:
     try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            return "it is not a regular file"
-        content = path.read_bytes()
+        content = _content(path)
     except OSError as error:
         return error.strerror or str(error)
-    except ValueError as error:  # a name that no file can have
+    except ValueError as error:
         return str(error)
     try:
         decode(content, coarse=True)
@@ -161,7 +176,7 @@ class ImageFiles:
     def _load_one(self, image_id: int) -> Pixels:
         file = self._root / self._files[image_id]
         try:
-            image = decode(file.read_bytes())
+            image = decode(_content(file))
         except Exception as error:
             raise DataError(f"image '{file}' can no longer be read ({error}): restore the file") from error
         return _cut(image, self._size)
@@ -180,7 +195,7 @@ class ImageFiles:
 
     def _examine_one(self, image_id: int) -> bytes | str:
         try:
-            content = (self._root / self._files[image_id]).read_bytes()
+            content = _content(self._root / self._files[image_id])
             if content_digest(content) != self._digests[image_id]:
                 return "its content has changed since it was first read"
             image = decode(content)

@@ -27,8 +27,9 @@ from hashrobust.errors import InputError
 from hashrobust.experiments.config import AttackConfig
 from hashrobust.experiments.gradient_checks import difference_facts, gradient_facts
 from hashrobust.experiments.gradient_path import differentiated, gradient_path
+from hashrobust.experiments.opened import Model
 from hashrobust.experiments.store import config_hash
-from hashrobust.experiments.subject import Model, Subject, check_surrogate
+from hashrobust.experiments.subject import Subject, check_surrogate
 from hashrobust.rules import redraw_feedback
 
 EXAMPLES = 6
@@ -159,9 +160,11 @@ class Bench:
     def cost(self) -> str:
         """One sentence on how long the attack will take, from one measured step on one batch."""
         seconds, steps, unit = self.estimate()
+        gradient = "no" if self.config.gradient == "none" else self.config.gradient
+        work = f" x {steps} {unit}" if steps else ""
         return (
-            f"{self.config.attack}, {self.config.gradient} gradient, epsilon {self.config.epsilon * 255:g}/255: "
-            f"{len(self.chosen)} images x {steps} {unit}, about {seconds:.0f} s"
+            f"{self.config.attack}, {gradient} gradient, epsilon {self.config.epsilon * 255:g}/255: "
+            f"{len(self.chosen)} images{work}, about {seconds:.0f} s"
         )
 
     def estimate(self) -> tuple[float, int, str]:

@@ -40,8 +40,10 @@ def convert_to_first(staged: StagedRule, model: Network) -> list[ConversionRepor
 def record_conversion(folder: Folder, reports: list[ConversionReport], progress: Progress) -> None:
     """Say which layers follow which rule, and keep those of the last, which is the run's."""
     for report in reports:
-        if report.rule != BACKPROPAGATION or len(reports) == 1:
+        if report.rule != BACKPROPAGATION:
             progress.say(f"rule {report.rule}: {len(report.converted)} layers converted")
+        elif len(reports) == 1:
+            progress.say("rule bp: plain backpropagation in every layer")
         for name, reason in report.left.items():
             progress.say(f"  {name or 'model'} stays on backpropagation: {reason}")
     folder.write_json(CONVERSION, {"converted": reports[-1].converted, "left": reports[-1].left})

@@ -22,8 +22,8 @@ from hashrobust.attacks import (
 from hashrobust.errors import HashRobustError
 from hashrobust.experiments.attack_scores import Crafted
 from hashrobust.experiments.bench import Bench
+from hashrobust.experiments.opened import Model
 from hashrobust.experiments.store import Folder, config_hash
-from hashrobust.experiments.subject import Model
 from hashrobust.models import load_tensors, save_tensors, sign
 from hashrobust.progress import Progress
 from hashrobust.rules import exact_gradient

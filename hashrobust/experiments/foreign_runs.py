@@ -192,8 +192,9 @@ def _create(
         )
     stem = "".join(c if c.isalnum() else "-" for c in source["model"].removeprefix(PYTHON)).strip("-")
     rule, classifies = rule_of(model), isinstance(model, ClassifyingModel)
-    answers = _answers_digest(model, data)
+    # First, as a model is found when it is loaded: some count how often they are asked.
     state = "" if source.get("weights_digest") else _state_digest(model)
+    answers = _answers_digest(model, data)
     described = {
         "task": FOREIGN,
         **source,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hashrobust.attacks import auto_alpha, check_gradient, classification_objective, input_gradient
 from hashrobust.errors import InputError
-from hashrobust.experiments.subject import Model
+from hashrobust.experiments.opened import Model
 from hashrobust.models import ClassifyingModel, frozen
 from hashrobust.rules import exact_gradient
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from hashrobust.experiments.subject import Model
+from hashrobust.experiments.opened import Model
 from hashrobust.models import Network, attackable, frozen
 from hashrobust.options import ALL_LAYERS
 from hashrobust.rules import convert, exact_gradient, feedback_scale, feedback_seed, takes_scale

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from hashrobust._arrays import as_packed
@@ -72,7 +72,7 @@ def encode_run(
         data = data or load_retrieval_data(folder, data_dir, progress)
         model = model or load_any(folder).to(choose_device(device))
         folder.write_arrays(CODES, _encode_splits(model, data, progress or Silent()))
-    path = folder.file(CODES, made_by="index")
+    path = folder.file(CODES, made_by=f"index {folder.path}")
     stored = read_arrays(path)
     with understood(path):
         bits = int(stored["bits"][0])
@@ -130,7 +130,7 @@ def index_run(
     if kind not in KINDS:
         raise InputError(f"unknown index kind '{kind}': {did_you_mean(kind, list(KINDS))}")
     if folder.has(INDEX) and not overwrite:
-        index = HammingIndex.load(folder.file(INDEX, made_by="index"))
+        index = HammingIndex.load(folder.file(INDEX, made_by=f"index {folder.path}"))
         if index.kind != kind:
             raise InputError(
                 f"run '{folder.path}' has a {index.kind} index: pass --overwrite to make it {kind}"
@@ -157,10 +157,14 @@ def evaluate_run(
     """The retrieval metrics of a run's queries against its database, stored in `metrics.json`.
 
     Raises:
-        StoreError: see `encode_run`.
+        StoreError: the run is a pre-training; or see `encode_run`.
     """
+    if folder.config.get("task") == "pretrain":
+        raise StoreError(
+            f"run '{folder.path}' holds a network to start from, without codes: name a run of `hashrobust finetune`"
+        )
     if folder.has(METRICS) and not overwrite:
-        stored: dict[str, float] = folder.read_json(METRICS, made_by="evaluate")
+        stored: dict[str, float] = folder.read_json(METRICS, made_by=f"evaluate {folder.path}")
         return stored
     with folder.lock():
         data = load_retrieval_data(folder, data_dir, progress)
@@ -198,13 +202,13 @@ def search_run(
     """
     if k < 1:
         raise InputError(f"k is {k}: ask for at least 1 result")
-    index = HammingIndex.load(folder.file(INDEX, made_by="index"))
+    model = load_any(folder).to(choose_device(device))
+    index = HammingIndex.load(folder.file(INDEX, made_by=f"index {folder.path}"))
     if len(index) != len(data.database):
         raise StoreError(
             f"run '{folder.path}' has an index of {len(index)} codes and a database of {len(data.database)} images: "
-            "make it anew with `hashrobust index --overwrite`"
+            f"make it anew with `hashrobust index {folder.path} --overwrite`"
         )
-    model = load_any(folder).to(choose_device(device))
     distances, positions = index.search(model.encode(image[None]), min(k, len(index)))
     labels = data.database.labels
     return [
@@ -237,13 +241,13 @@ def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
     if not path.exists():
         raise InputError(f"image '{path}' does not exist: check the path")
     if not path.is_file():
-        raise InputError(f"'{path}' is no image that can be read (no file): give a PNG or JPEG file")
+        raise InputError(f"'{path}' is a folder, no image: give a PNG or JPEG file")
     try:
         picture = decode(path.read_bytes()).convert("L" if channels == 1 else "RGB")
     except Exception as error:  # readers of damaged images raise whatever they stumble over
-        raise InputError(
-            f"'{path}' is no image that can be read ({error}): give a PNG or JPEG file"
-        ) from error
+        # Pillow's own words for what is no image at all name an object in memory.
+        why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        raise InputError(f"'{path}' is no image that can be read{why}: give a PNG or JPEG file") from error
     scale = max(height / picture.height, width / picture.width)
     size = max(round(picture.width * scale), width), max(round(picture.height * scale), height)
     picture = picture.resize(size, Image.Resampling.BILINEAR)

@@ -51,14 +51,24 @@ def sealed_writing(path: Path) -> AbstractContextManager[Path]:
     return SealedFolder(own).writing(path.relative_to(own).as_posix())
 
 
+def check_results(results: Path) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        StoreError: it is none.
+    """
+    if not results.is_dir():
+        why = "is a file" if results.exists() else "does not exist"
+        raise StoreError(f"results folder '{results}' {why}: make a run with `hashrobust finetune`")
+
+
 def list_runs(results: Path) -> list[Folder]:
     """The run folders right below `results` (or `results` itself, if it is one), by name.
 
     Raises:
-        StoreError: `results` does not exist, or a run in it is of another version.
+        StoreError: `results` is no folder, or a run in it is of another version.
     """
-    if not results.is_dir():
-        raise StoreError(f"results folder '{results}' does not exist: make a run with `hashrobust finetune`")
+    check_results(results)
     if (results / CONFIG).exists():
         return [Folder.open(results)]
     return opened_in(results)

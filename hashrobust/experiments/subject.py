@@ -10,23 +10,19 @@ from torch import Tensor
 
 from hashrobust.datasets import LabelledDataset, RetrievalDataset
 from hashrobust.errors import InputError
-from hashrobust.experiments.classifier_runs import load_classifier
 from hashrobust.experiments.environment import choose_device
 from hashrobust.experiments.files import file_digest
-from hashrobust.experiments.foreign_runs import load_any
 from hashrobust.experiments.measures import MEASURES, Measure
+from hashrobust.experiments.opened import Model, open_model
 from hashrobust.experiments.retrieval_runs import CODES, StoredCodes, encode_run
 from hashrobust.experiments.store import CONFIG, Folder
 from hashrobust.experiments.trained_runs import load_run_data
 from hashrobust.experiments.weights import MODEL
 from hashrobust.metrics import leave_one_out_average_precision
-from hashrobust.models import ClassifyingModel, Hasher
+from hashrobust.models import ClassifyingModel
 from hashrobust.options import own_feedback
 from hashrobust.progress import Progress
 from hashrobust.rules import layers_of, rule_of
-
-Model = Hasher | ClassifyingModel
-"""What can be attacked."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +51,7 @@ class Subject:
             StoreError: the run is unfinished or damaged, or its data has changed.
         """
         data = data or load_run_data(run, data_dir, progress)
-        model = model or (load_classifier(run) if run.classifies else load_any(run))
-        model = model.to(choose_device(device)).eval()
+        model = (model or open_model(run)).to(choose_device(device)).eval()
         if isinstance(model, ClassifyingModel):
             return cls(run, model, data, {})
         assert isinstance(data, RetrievalDataset)

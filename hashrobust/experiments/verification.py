@@ -10,7 +10,7 @@ from pathlib import Path
 from hashrobust.errors import StoreError
 from hashrobust.experiments.checksums import CHECKSUMS, TIMING, SealedFolder, read_times
 from hashrobust.experiments.files import LOCK
-from hashrobust.experiments.store import CONFIG
+from hashrobust.experiments.store import CONFIG, check_results
 from hashrobust.progress import Progress, Silent
 
 LAYOUT = (
@@ -46,8 +46,7 @@ def verify(results: Path, progress: Progress | None = None) -> Verification:
     Raises:
         StoreError: there is no such folder, or nothing in it was written by hashrobust.
     """
-    if not results.is_dir():
-        raise StoreError(f"results folder '{results}' does not exist: make a run with `hashrobust finetune`")
+    check_results(results)
     files = list(_files(results))
     if not any(path.name in (CHECKSUMS, CONFIG) for path in files):
         raise StoreError(f"'{results}' holds no results: name a results folder, or a run in it")

@@ -26,7 +26,7 @@ def resolve_weights(config: Config, results: Path) -> tuple[Config, Path | None]
     weights = config.weights
     if weights in ("none", "imagenet"):
         return config, None
-    if weights.startswith("run:"):
+    if weights.startswith("run:") or (Path(weights) / CONFIG).is_file():
         run = find_run(weights.removeprefix("run:"), results)
         path = run.file(MODEL, made_by="pretrain")
         weights = f"run:{run.name}"
@@ -34,7 +34,7 @@ def resolve_weights(config: Config, results: Path) -> tuple[Config, Path | None]
         path = Path(weights)
         if not path.is_file():
             raise InputError(
-                f"weights '{weights}' are no file: give none, imagenet, a safetensors file or run:NAME"
+                f"weights '{weights}' are no file: give none, imagenet, run:NAME, a run's folder or a safetensors file"
             )
     _check_unseen(config, path)
     return replace(config, weights=weights, weights_digest=file_digest(path)), path

@@ -46,6 +46,7 @@ def checks_table(found: dict[str, Any]) -> Table:
             for check in found["checks"]
         ),
         words=4,
+        notes=("Scores among limits and values are fractions: 0.01 is one point.",),
     )
 
 
@@ -73,11 +74,11 @@ def _headline(audit: Folder, found: dict[str, Any]) -> Table:
             ("control: audited attack, exact gradient", labels.percent(numbers[f"control_exact_{mean}"])),
             ("control: worst case", labels.percent(numbers[f"control_worst_{mean}"])),
             (
-                f"validation {words}, control's",
+                f"validation {words}: own, control's",
                 ", ".join(labels.percent(numbers[f"{of}validation_{mean}"]) for of in ("", "control_")),
             ),
             (
-                "worst case over control's" + ("" if found["matched"] else " (not matched)"),
+                "worst case minus control's" + ("" if found["matched"] else " (not matched)"),
                 labels.percent_interval(numbers, "advantage"),
             ),
         ]
@@ -127,7 +128,7 @@ def _attacks(found: dict[str, Any]) -> Table:
         "gradients",
         "model queries",
     )
-    note = "Gradients and model queries: an image, of the run."
+    note = "Gradients and model queries: per image, on the audited run."
     return Table(
         title=f"Attacks: {measure.words} in percent", columns=heads, rows=rows, words=2, notes=(note,)
     )

@@ -96,12 +96,12 @@ def _label(row: Row) -> str:
 
 
 def _exact(rows: Sequence[Row], score: str) -> str:
-    left = [
-        f"{_label(row)} {_percent(row[score])} of {_percent(row[f'clean_{score}'])} ({row['attack']})"
+    falls = [
+        f"from {_percent(row[f'clean_{score}'])} to {_percent(row[score])} for {_label(row)} ({row['attack']})"
         for row in _weakest(rows, score)
     ]
     chance, words = _percent(rows[0][f"chance_{score}"]), labels.name(score)
-    return f"The strongest attack by the exact gradient leaves {words} {', '.join(left)}; chance is {chance}."
+    return f"The strongest attack by the exact gradient takes {words} {', '.join(falls)}; chance is {chance}."
 
 
 def _gap(row: Row, score: str) -> str:
@@ -109,17 +109,19 @@ def _gap(row: Row, score: str) -> str:
     control = bool(feedback) and row["rule"] in ("bp", labels.PRETRAINED)
     who = f"{_label(row)} through {feedback} feedback" if feedback else _label(row)
     if control:
-        who += ", which never trained it"
-    left = (
-        f"{who}: {_percent(row[score])} by the rule's gradient, "
-        f"{_percent(row[f'exact_{score}'])} by the exact one"
-    )
+        who += ", which never trained it,"
+    by_rule, by_exact = _percent(row[score]), _percent(row[f"exact_{score}"])
     gap, low = row[score] - row[f"exact_{score}"], row["masking_gap_low"]
     if gap <= MASKING or (not labels.is_missing(low) and low <= 0):
-        return f"{left}: no masking to speak of ({row['attack']})."
-    interval = _spread(row)
-    what = "come without any training by the rule" if control else "of the apparent robustness are masking"
-    return f"{left}: {_points(gap)} points{interval} {what} ({row['attack']})."
+        return (
+            f"{who} keeps {by_rule} by the rule's gradient and {by_exact} by the exact one: no masking to speak of "
+            f"({row['attack']})."
+        )
+    what = "come without any training by the rule" if control else "of its apparent robustness are masking"
+    return (
+        f"{who} keeps {by_rule} by the rule's gradient but {by_exact} by the exact one: {_points(gap)} "
+        f"points{_spread(row)} {what} ({row['attack']})."
+    )
 
 
 def _spread(row: Row) -> str:

@@ -61,7 +61,9 @@ def to_rich(table: Table) -> RichTable:
     for position, column in enumerate(table.columns):
         widest = max((len(row[position]) for row in table.rows), default=0)
         head = wrap(column, max(widest, _NARROWEST_HEAD), break_long_words=False)
-        rich.add_column(escape("\n".join(head)), justify="left" if position < table.words else "right")
+        rich.add_column(
+            escape("\n".join(head)), justify="left" if position < table.words else "right", overflow="fold"
+        )
     for row in table.rows:
         rich.add_row(*(escape(cell) for cell in row))
     return rich

@@ -82,8 +82,8 @@ class _Record:
         return tuple(f"{k}={v}" for k, v in sorted(self.settings.items()) if k not in passed_over)
 
 
-def results_frame(results: Path) -> pd.DataFrame:
-    """One row per finished attack, and one with attack `none` per evaluated run.
+def results_frame(results: str | Path = "results") -> pd.DataFrame:
+    """One row per finished attack, and one with attack `none` per evaluated run, of all runs of a folder or of one run.
 
     Columns: the settings of run and attack, then metrics as fractions. `masking_gap` is
     mAP(rule gradient) - mAP(exact gradient) of attacks otherwise equal, its interval 95% over
@@ -98,6 +98,7 @@ def results_frame(results: Path) -> pd.DataFrame:
     records: list[_Record] = []
     unfinished: list[str] = []
     pretrained = 0
+    results = Path(results)
     runs = store.list_runs(results)
     for run in runs:
         if run.config.get("task") == "pretrain" and not run.classifies:

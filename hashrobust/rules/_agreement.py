@@ -29,8 +29,10 @@ class SignalAgreement:
 def signal_agreement(model: nn.Module, images: Tensor) -> list[SignalAgreement]:
     """Compare both errors of the sum of tanh(z / mean |z|) o sign(z) at each converted layer, the last layer first.
 
-    `images` (B, C, H, W); the mean is that of an image, so that tanh saturates nowhere. A layer that is called several
-    times counts with its last call.
+    scale = z.detach().abs().mean(dim=1, keepdim=True)
+    u = torch.tanh(z / scale.where(scale > 0, scale.new_ones(())))
+    score = (u * torch.where(z >= 0, 1.0, -1.0)).sum()
+    errors = torch.autograd.grad(score, list(inputs.values())) if inputs else ()
     """
     by_rule = _signals(model, images)
     with exact_gradient(model):
@@ -69,7 +71,7 @@ def _signals(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
             scale = z.detach().abs().mean(dim=1, keepdim=True)
             u = torch.tanh(z / scale.where(scale > 0, scale.new_ones(())))
             score = (u * torch.where(z >= 0, 1.0, -1.0)).sum()
-            errors = torch.autograd.grad(score, list(inputs.values()))
+            errors = torch.autograd.grad(score, list(inputs.values())) if inputs else ()
     finally:
         for handle in handles:
             handle.remove()

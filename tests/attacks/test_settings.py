@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from hashrobust.attacks import AttackContext, build_attack
+from hashrobust.attacks._alpha import alpha_at
+from hashrobust.attacks._optimizers import OPTIMIZERS
 from hashrobust.errors import InputError, UnknownNameError
 
 
@@ -63,3 +65,43 @@ def test_wrong_inputs_are_refused(scene: Any) -> None:
     with pytest.raises(InputError, match=r"train_codes have \d+ bits and the model \d+ outputs"):
         context = replace(scene.context, train_codes=scene.context.train_codes[:, 1:])
         center(model, scene.images, labels=scene.labels, context=context)
+
+
+def test_steps_that_cross_the_ball_but_for_rounding_are_enough() -> None:
+    assert sum([0.01] * 10) < 2 * 0.05
+    build_attack("hag", epsilon=0.05, steps=10, step_size=0.01)
+    with pytest.raises(
+        InputError, match=r"10 steps of 0.00999 cannot cross a ball of radius 0.05: take more steps"
+    ):
+        build_attack("hag", epsilon=0.05, steps=10, step_size=0.00999)
+
+
+def test_outputs_of_zero_leave_alpha_at_1() -> None:
+    outputs = torch.tensor([[0.0, 0.0], [2.0, -4.0]])
+    assert torch.equal(alpha_at("auto", 0, 1, outputs), torch.tensor([[1.0], [1 / 3]]))
+    assert alpha_at(3, 0, 1, outputs) == 3.0 and type(alpha_at(3, 0, 1, outputs)) is float
+
+
+def test_images_are_left_as_they_are(scene: Any) -> None:
+    images, before = scene.images, scene.images.clone()
+    build_attack("hag", steps=2, random_start=False).run(scene.model, images)
+    assert torch.equal(images, before) and not images.requires_grad
+
+
+def test_theory_codes_of_codes_of_any_type(scene: Any) -> None:
+    attack = build_attack("center")
+    codes = torch.where(scene.model(scene.images) >= 0, 1.0, -1.0)
+    found = attack.theory_codes(codes, scene.labels, scene.context)
+    of_bytes = attack.theory_codes(codes.to(torch.int8), scene.labels, scene.context)
+    assert found is not None and of_bytes is not None
+    assert torch.equal(found, of_bytes) and found.dtype == of_bytes.dtype == torch.float32
+
+
+def test_adam_of_all_but_no_gradient_equals_torch_s() -> None:
+    direction, pixel = OPTIMIZERS["adam"](), torch.zeros(1, 1, 1, 1, requires_grad=True)
+    adam = torch.optim.Adam([pixel], lr=1.0)
+    for gradient in (1e-9, -3e-9, 1e-8):
+        before = pixel.detach().clone()
+        pixel.grad = torch.full_like(pixel, gradient)
+        adam.step()
+        torch.testing.assert_close(before - pixel.detach(), direction(pixel.grad), rtol=1e-3, atol=1e-6)

@@ -84,7 +84,12 @@ BAD_WORDS = {
     f"attack {RUN} --queries 201": "201 queries.*has 200",
     f"attack {RUN} --batch-size 0": "batch_size is 0",
     f"attack {RUN} --param steps": "not of the form name=value",
+    f"attack {RUN} --steps 2 --param steps=3": "steps stands in --param and in --steps",
+    f"attack {RUN} --step-size 1/255 --param step_size=0.1": "step_size stands in --param and in --step-size",
     "attack digits-lenet-pretrained": "holds a classifier",
+    "search digits-lenet-pretrained --query 0": "holds a classifier",
+    "evaluate digits-lenet-pretrained": "holds a network to start from",
+    "evaluate digits-lenet-pretrained --brief": "holds a network to start from",
     f"search {RUN}": "an image file or a query",
     f"search {RUN} --query 0 -k 0": "k is 0",
     f"search {RUN} --query 200": "query 200.*0 to 199",
@@ -93,7 +98,9 @@ BAD_WORDS = {
     "evaluate": "name either a run, or --codes",
     f"evaluate {RUN} -k 5": "-k",
     "evaluate --codes a.npy b.npy": "--codes needs --labels",
-    "data digits --download": "cannot be downloaded",
+    "data imagenet100 --download": "cannot be downloaded",
+    "data folder:nowhere": "there is no such folder",
+    "data list:nowhere": "there is no such folder|lacks",
     "data flickr25k --task classification": "'flickr25k' has no classification protocol",
     "report {results} --filter rul=frsf": "did you mean 'rule'",
     "report {results} --group-by ruel": "did you mean 'rule'",
@@ -145,6 +152,19 @@ def test_bad_words_are_refused_in_one_sentence_and_leave_nothing(cli, finished, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["report", "verify"])
+def test_results_that_are_a_file(cli, tmp_path, command):
+    (tmp_path / "notes.txt").write_text("no results")
+    assert_one_sentence(cli(command, tmp_path / "notes.txt"), "is a file")
+
+
+@pytest.mark.parametrize("command", ["report", "verify"])
+def test_a_beginning_that_several_runs_have(cli, results, command, monkeypatch):
+    monkeypatch.chdir(results.parent)
+    assert_one_sentence(cli(command, "digits-lenet"), "'digits-lenet' fits 2 runs")
+    assert_one_sentence(cli(command, "digits-resnet"), "does not exist")
+
+
 def test_report_on_an_empty_folder(cli, tmp_path):
     assert_one_sentence(cli("report", tmp_path), "holds no run")
     assert list(tmp_path.iterdir()) == []
@@ -157,6 +177,7 @@ def test_option_without_its_value(cli):
 def test_no_arguments_show_help(cli):
     outcome = cli()
     assert outcome.code == 2 and "finetune" in outcome.out + outcome.err
+    assert "error" not in outcome.err
 
 
 # Datasets
@@ -309,6 +330,7 @@ def test_text_is_no_image_to_search_with(cli, finished, tmp_path):
     (tmp_path / "note.png").write_text("a note")
     outcome = cli("search", RUN, tmp_path / "note.png", "--results", finished)
     assert_one_sentence(outcome, "note.png' is no image")
+    assert " object at 0x" not in outcome.err
 
 
 # Run folders
@@ -316,7 +338,11 @@ def test_text_is_no_image_to_search_with(cli, finished, tmp_path):
 
 def test_search_without_index(cli, results, run_folder):
     (run_folder / "index.faiss").unlink()
-    assert_one_sentence(cli("search", RUN, "--query", 0, "--results", results), "hashrobust index")
+    outcome = cli("search", RUN, "--query", 0, "--results", results)
+    assert_one_sentence(outcome, "hashrobust index")
+    (command,) = re.findall("`hashrobust (.*)`", outcome.err)
+    assert cli(*command.split()).code == 0
+    assert cli("search", RUN, "--query", 0, "--results", results).code == 0
 
 
 def test_run_that_is_not_trained(cli, results, run_folder):

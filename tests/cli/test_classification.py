@@ -44,7 +44,7 @@ def test_the_whole_way(cli, place):
     assert "accuracy (%)" in attacked.out and "(rule: " in attacked.out and " pgd " in attacked.out
     report = cli("report", place)
     assert report.code == 0 and "(rule: " in report.out and "bits" not in report.out
-    assert "leaves accuracy" in " ".join(report.err.split())
+    assert "takes accuracy from" in " ".join(report.err.split())
     pictures = list(place.glob("*/attacks/pgd-*/examples/examples.png"))
     assert len(pictures) == 2
 

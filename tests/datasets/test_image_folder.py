@@ -200,6 +200,8 @@ def test_useless_files_are_skipped_and_named(tmp_path: Path, save_image) -> None
     (tmp_path / "b" / "copy.png").write_bytes((a / "002.png").read_bytes())
     (a / "broken-link.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(a / "pipe.png")
+    with (a / "film.mp4").open("wb") as film:
+        film.truncate(2**40)  # takes no room
     (tmp_path / "README.txt").write_text("hello")
     (a / ".DS_Store").write_text("hidden")
     (tmp_path / ".cache").mkdir()
@@ -207,9 +209,10 @@ def test_useless_files_are_skipped_and_named(tmp_path: Path, save_image) -> None
     reasons = dict(entry.split(": ", 1) for entry in data.skipped)
     assert reasons.keys() == {
         "README.txt", "a/empty.png", "a/notes.jpg", "a/cut.jpg", "a/cut.png", "a/float.tif", "a/drawing.eps",
-        "a/copy.png", "b/copy.png", "a/broken-link.png", "a/pipe.png",
+        "a/copy.png", "b/copy.png", "a/broken-link.png", "a/pipe.png", "a/film.mp4",
     }  # fmt: skip
     assert "empty" in reasons["a/empty.png"] and "not an image" in reasons["a/notes.jpg"]
+    assert "1099511627776 bytes, more than" in reasons["a/film.mp4"]
     assert "not an image" in reasons["a/drawing.eps"] and "class folder" in reasons["README.txt"]
     assert "truncated" in reasons["a/cut.jpg"] and "copy of a/001.png" in reasons["a/copy.png"]
     assert "copy of a/002.png" in reasons["b/copy.png"]

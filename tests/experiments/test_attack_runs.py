@@ -280,6 +280,8 @@ def test_cost_is_said_without_a_trace(run: Folder, small: Any) -> None:
     with run.lock():
         said = attack_cost(run, replace(small.attack, params={"steps": 40, "restarts": 2}))
     assert said.startswith("center, exact gradient, epsilon 51/255: 30 images x 80 steps, about ")
+    baseline = attack_cost(run, replace(small.attack, attack="noise", params={}, gradient="none"))
+    assert baseline.startswith("noise, no gradient, epsilon 51/255: 30 images, about ")
     assert sorted(path.name for path in (run.path / "attacks").iterdir()) == before
 
 

@@ -234,7 +234,7 @@ def test_defended_runs_stand_by_themselves(tmp_path, make):
     only = summary_table(filter_frame(frame, ["defence=center-at", "attack=center"]), ["rule"], ["map"])
     assert only.rows[0][0] == "bp + center-at"
     (sentence,) = findings(frame)
-    assert "bp 21.0% of 90.5% (center), bp + center-at 61.0% of 90.5% (center)" in sentence
+    assert "to 21.0% for bp (center), from 90.5% to 61.0% for bp + center-at (center)" in sentence
 
 
 def test_usual_presets_and_goals_need_no_column(tmp_path, make):

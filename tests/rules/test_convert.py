@@ -17,8 +17,10 @@ from hashrobust.rules import (
     feedback_scale,
     feedback_seed,
     feedback_state,
+    layers_of,
     rule_of,
     rules,
+    takes_scale,
 )
 
 
@@ -273,3 +275,66 @@ def test_a_converted_torchvision_model_computes_the_same() -> None:
     x = torch.randn(2, 3, 32, 32, requires_grad=True)
     assert torch.equal(model(x), plain(x))
     assert torch.equal(model.eval()(x), plain.eval()(x))
+
+
+def test_which_rules_have_a_scale() -> None:
+    assert {name for name in rules if takes_scale(name)} == {"fa", "usf", "brsf", "frsf"}
+
+
+def test_parts_converted_apart_are_told() -> None:
+    model = small()
+    convert(model[0], "frsf", seed=4)
+    convert(model[4], "frsf", seed=12, scale="matched")
+    with pytest.raises(InputError, match=r"differ in their seed \(12, 4\): convert it as a whole"):
+        feedback_seed(model)
+    with pytest.raises(InputError, match=r"differ in their scale \(matched, xavier\)"):
+        feedback_scale(model)
+
+
+def test_a_subclass_is_told_apart_from_other_layers() -> None:
+    model = nn.ModuleDict({"odd": Odd(3, 3), "embedding": nn.Embedding(3, 3), "plain": nn.Linear(3, 3)})
+    left = convert(model, "usf").left
+    assert left["odd"] == "Odd is a subclass of Linear, which may compute something else"
+    assert left["embedding"] == "Embedding is not a layer that rules know"
+
+
+def test_what_is_said_where_nothing_can_be_converted() -> None:
+    with pytest.raises(
+        InputError,
+        match=r"of this Sequential: it needs a plain Conv1d, Conv2d, Conv3d, Linear layer; the model holds no weights$",
+    ):
+        convert(nn.Sequential(nn.ReLU()), "frsf")
+    with pytest.raises(
+        InputError, match=r"layer; '0': Odd is a subclass of Linear.*; '1': Embedding is not .* know$"
+    ):
+        convert(nn.Sequential(Odd(2, 2), nn.Embedding(3, 2)), "frsf")
+    with pytest.raises(InputError) as raised:
+        convert(nn.Sequential(*(Odd(2, 2) for _ in range(7))), "frsf")
+    assert "'4':" in str(raised.value) and "'5':" not in str(raised.value)
+
+
+def test_the_patterns_of_a_model() -> None:
+    model = small()
+    assert layers_of(model) == "*"
+    convert(model, "frsf", layers="4")
+    assert layers_of(model) == "4"
+    convert(model[0], "frsf")
+    with pytest.raises(InputError, match=r"differ in their layers \(\*, 4\)"):
+        layers_of(model)
+
+
+def test_a_layer_that_is_neither_fit_nor_called_is_left_for_what_it_is() -> None:
+    model = Replaced()
+    model.odd = Odd(4, 4)
+    assert "subclass" in convert(model, "frsf", probe=torch.zeros(1, 4)).left["odd"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_probe_leaves_torch_s_fast_path_as_it_was(enabled: bool) -> None:
+    before = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+        convert(small(), "frsf", probe=torch.zeros(1, 1, 4, 4))
+        assert torch.backends.mha.get_fastpath_enabled() is enabled
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

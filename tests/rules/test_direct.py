@@ -419,3 +419,135 @@ def test_refusals() -> None:
     convert(part, "dfa", probe=x)
     with pytest.raises(InputError, match="loss was taken of a part"):
         part.head(part.hidden(torch.randn(4, 6, dtype=torch.float64, requires_grad=True))).sum().backward()
+
+
+class Pooled(nn.Sequential):
+    """One answer for all of a batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean(0, keepdim=True)
+
+
+def test_a_network_that_does_not_answer_for_each_sample_is_refused() -> None:
+    with pytest.raises(InputError, match=r"outputs \(B, K\)"):
+        convert(Pooled(nn.Linear(4, 4), nn.Linear(4, 2)), "dfa", probe=torch.randn(2, 4))
+
+
+def test_outputs_of_more_dimensions_are_rows_of_numbers() -> None:
+    torch.manual_seed(0)
+    flat = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 6))
+    shaped = nn.Sequential(*copy.deepcopy(flat), nn.Unflatten(1, (2, 3)))
+    x = torch.randn(7, 4)
+    for model in (flat, shaped):
+        convert(model, "dfa", probe=x)
+        loss_of(model(x).flatten(1)).backward()
+    assert torch.equal(flat[0].weight.grad, shaped[0].weight.grad)
+
+
+class Scaled(nn.Sequential):
+    """Tells the shape of its images, and scales them first."""
+
+    input_shape = (4,)
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+        self.scale = nn.Parameter(torch.full((4,), 2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * self.scale)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_which_layers_read_the_image_depends_on_no_training(frozen: bool, dtype: torch.dtype) -> None:
+    """Numbers that scale pixels are no weights before a layer; frozen weights are."""
+    model = Scaled().to(dtype)
+    model.requires_grad_(not frozen)
+    convert(model, "dfa")
+    assert set(feedback_state(model)) == {"2"}
+    assert all(parameter.requires_grad is not frozen for parameter in model.parameters())
+
+
+class Prototypes(nn.Module):
+    """Its middle layer reads one row whatever the batch."""
+
+    input_shape = (4,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.middle, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        return self.head(h + self.middle(h.mean(0, keepdim=True)))
+
+
+def test_a_row_for_all_samples_is_told_from_a_row_for_one() -> None:
+    report = convert(Prototypes(), "dfa")
+    assert report.converted == ("stem", "head")
+    assert "row" in report.left["middle"]
+
+
+def test_images_of_another_size_are_refused_with_both_sizes() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    convert(model, "dfa", probe=torch.zeros(2, 1, 8, 8))
+    with pytest.raises(InputError, match=r"'1' reads 98 numbers of a sample, and dfa drew a matrix for 72: "):
+        model(torch.zeros(2, 1, 9, 9))
+
+
+def test_outputs_may_be_written_to() -> None:
+    model, x = conv_net()
+    convert(model, "dfa", probe=x)
+    torch.manual_seed(0)
+    (2 * model(x)).sum().backward()
+    expected = model.hidden.weight.grad.clone()
+    model.zero_grad()
+    model(x).mul_(2).sum().backward()
+    torch.testing.assert_close(model.hidden.weight.grad, expected)
+
+
+class Join(nn.Module):
+    def forward(self, parts: tuple[Tensor, Tensor] | None = None, *, more: Tensor | None = None) -> Tensor:
+        return torch.cat(parts, dim=1) if parts is not None else more
+
+
+class Joined(nn.Module):
+    """Parts that are handed pairs, or words, or single numbers of a sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.single, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(8, 2)
+        self.join = Join()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)
+        return self.head(self.join((h, self.join(more=h)))) + self.single(h[:, 0]).sum()
+
+
+def test_parts_may_read_anything() -> None:
+    """With four samples, too, a row of four numbers is none a sample."""
+    report = convert(Joined(), "dfa", probe=torch.randn(4, 4))
+    assert report.converted == ("stem", "head")
+    assert "row" in report.left["single"]
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def hook(self, *_: object) -> None:
+        self.calls += 1
+
+
+def test_a_plain_network_is_given_back_with_the_hooks_of_others() -> None:
+    model, x = conv_net()
+    counting = Counting()
+    model.register_forward_pre_hook(counting.hook)
+    model.register_forward_hook(counting.hook)
+    kept = {name: set(vars(module)) for name, module in model.named_modules()}
+    convert(model, "dfa", probe=x)
+    convert(model, "bp")
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == kept
+    counting.calls = 0
+    model(x)
+    assert counting.calls == 2

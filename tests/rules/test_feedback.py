@@ -226,7 +226,9 @@ def test_a_state_that_does_not_fit_is_refused_whole() -> None:
     convert(model, "frsf")
     before = feedback_state(model)
     wrong = {"conv": before["conv"] * 2, "linear": before["linear"].t(), "other": before["deep"]}
-    with pytest.raises(InputError, match=r"missing: 'deep'; unexpected: 'other'; .*'linear' \(30, 20\)"):
+    with pytest.raises(
+        InputError, match=r"missing: 'deep'; unexpected: 'other'; .*'linear' \(30, 20\) for \(20, 30\)\)"
+    ):
         load_feedback_state(model, wrong)
     assert same(before, feedback_state(model))
     with pytest.raises(InputError, match="unexpected"):
@@ -259,6 +261,7 @@ def test_alignment_against_numpy() -> None:
             v = m if rule == "fa" else m * np.sign(w)
             cosine = v @ w / np.linalg.norm(v) / np.linalg.norm(w)
             assert found.angle_degrees == pytest.approx(np.degrees(np.arccos(cosine)), rel=1e-5)
+            assert type(found.norm_ratio) is float  # JSON and CSV hold it
             assert found.norm_ratio == pytest.approx(np.linalg.norm(v) / np.linalg.norm(w), rel=1e-5)
 
 
@@ -269,3 +272,80 @@ def test_alignment_of_zero_weights_is_undefined() -> None:
     (found,) = alignment(layer)
     assert math.isnan(found.angle_degrees)
     assert math.isnan(found.norm_ratio)
+
+
+def test_draws_are_single_precision_products_of_the_stream() -> None:
+    """Bit for bit, also where the step of the grid is no power of two and a block's last word is half used."""
+    size, bound, key = 2**17 + 5, 0.3, ("fa", 4)
+    seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest(), "little")
+    integers = np.random.SFC64(seed).random_raw(size // 2 + 1).view(np.int32)[:size]
+    expected = integers.astype(np.float32) * np.float32(bound / 2**31)
+    drawn = keyed_uniform(torch.Size((5, size // 5)), bound, *key)
+    assert drawn.dtype == torch.float32
+    assert np.array_equal(drawn.flatten().numpy(), expected[: drawn.numel()])
+
+
+def test_a_redraw_is_the_same_whatever_the_type_of_its_key() -> None:
+    model = network()
+    convert(model, "brsf")
+    redraw_feedback(model, 1, 2)
+    first = feedback_state(model)
+    redraw_feedback(model, np.int64(1), np.int32(2))
+    assert same(first, feedback_state(model))
+
+
+@pytest.mark.parametrize(("factor", "angle"), [(0.7, 0.0), (-3.0, 180.0)])
+def test_the_angle_of_parallel_feedback(factor: float, angle: float) -> None:
+    """Rounding takes some of these cosines beyond 1."""
+    torch.manual_seed(0)
+    for size in range(1, 80):
+        layer = nn.Linear(size, 1)
+        convert(layer, "fa")
+        load_feedback_state(layer, {"": factor * layer.weight.detach()})
+        (found,) = alignment(layer)
+        assert found.angle_degrees == pytest.approx(angle, abs=0.1)
+
+
+def test_small_weights_have_a_norm_too() -> None:
+    layer = nn.Linear(3, 2)
+    with torch.no_grad():
+        layer.weight.fill_(1e-3)
+    convert(layer, "frsf", scale="matched")
+    (found,) = alignment(layer)
+    assert found.norm_ratio == pytest.approx(1, rel=1e-5)
+
+
+def test_a_graph_keeps_what_it_was_built_with_when_a_state_is_loaded() -> None:
+    layer = nn.Linear(6, 4)
+    convert(layer, "fa")
+    drawn = feedback_state(layer)[""]
+    x = torch.ones(1, 6, requires_grad=True)
+    y = layer(x).sum()
+    load_feedback_state(layer, {"": drawn + 1})
+    y.backward()
+    torch.testing.assert_close(x.grad[0], drawn.sum(0))
+
+
+def test_states_are_laid_out_as_files_are() -> None:
+    layer = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+    convert(layer, "fa")
+    stored = feedback_state(layer)
+    assert stored[""].is_contiguous()
+    assert same(load(save(stored)), stored)
+
+
+def test_norms_are_summed_in_double_precision() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(300, 200)
+    convert(layer, "frsf", scale="matched")
+    expected = np.linalg.norm(layer.weight.detach().double().numpy())
+    assert feedback_state(layer)[".norm"].item() == pytest.approx(expected, rel=1e-13)
+
+
+def test_weights_that_are_no_numbers_have_no_angle() -> None:
+    layer = nn.Linear(3, 2)
+    convert(layer, "fa")
+    with torch.no_grad():
+        layer.weight.fill_(math.nan)
+    (found,) = alignment(layer)
+    assert math.isnan(found.angle_degrees) and math.isnan(found.norm_ratio)

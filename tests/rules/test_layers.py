@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from hashrobust.errors import InputError
 from hashrobust.rules import Rule, convert, feedback_state, load_feedback_state, rules
+from hashrobust.rules._layers import _scratch
 
 FEEDBACK_RULES = ["fa", "usf", "brsf", "frsf"]
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -265,3 +267,32 @@ def test_a_matched_norm_needs_weights() -> None:
     with pytest.raises(InputError, match="zero weights"):
         convert(layer, "frsf", scale="matched")
     assert type(layer) is nn.Linear
+
+
+def test_the_memory_of_v_is_cut_to_each_layer() -> None:
+    """Otherwise torch resizes it, with a warning, each time."""
+    layers = [nn.Linear(9, 8), nn.Conv2d(1, 2, 3), nn.Linear(2, 3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for layer, x in zip(
+            layers, (torch.ones(2, 9), torch.ones(2, 1, 3, 3), torch.ones(2, 2)), strict=True
+        ):
+            convert(layer, "frsf")
+            layer(x.requires_grad_()).sum().backward()
+
+
+def test_the_memory_of_v_is_one_for_all_layers_and_never_the_weight() -> None:
+    large, small = torch.ones(6, 5), torch.ones(3, 2)
+    places = {_scratch.like(weight).data_ptr() for weight in (large, small, large)}
+    assert len(places) == 1 and large.data_ptr() not in places
+    elsewhere = torch.ones(2, 3, device="meta")  # as accelerators: not kept
+    found = _scratch.like(elsewhere)
+    assert found is not elsewhere and found.shape == (2, 3) and found.device == elsewhere.device
+
+
+def test_weights_that_lie_apart_in_memory() -> None:
+    layer = nn.Linear(4, 3, bias=False)
+    convert(layer, "frsf")
+    layer.weight = nn.Parameter(torch.randn(3, 400)[:, ::100])
+    x, delta = torch.ones(2, 4), torch.randn(2, 3)
+    torch.testing.assert_close(gradients(layer, x, delta)[1], delta @ expected_v(layer, "frsf"))

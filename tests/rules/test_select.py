@@ -79,3 +79,25 @@ def test_the_error_is_exact_where_it_should_be(by_rule: str) -> None:
     kept = {name for name in own if torch.allclose(own[name], exact[name], rtol=1e-4)}
     last = {"head.weight", "head.bias"}
     assert kept == (last if by_rule == "head" else last | {"backbone.fc1.weight", "backbone.fc1.bias"})
+
+
+def test_a_layer_that_two_patterns_fit_is_chosen() -> None:
+    assert convert(lenet(), "frsf", layers="head,*,head").converted == LENET
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("h.*", "near are head$"),  # dot and star count for nothing
+        ("hat", "near are head$"),
+        ("bckbn", "near are backbone, backbone.fc1, backbone.conv3$"),
+    ],
+)
+def test_hints(pattern: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"fit no module of the network: {said}"):
+        convert(lenet(), "frsf", layers=pattern)
+
+
+def test_backpropagation_takes_no_empty_pattern_either() -> None:
+    with pytest.raises(InputError, match="leave layers out"):
+        convert(lenet(), "bp", layers="")

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from hashrobust.attacks import auto_alpha
 from hashrobust.experiments.bench import choose_queries
-from hashrobust.experiments.subject import Model, Subject
+from hashrobust.experiments.opened import Model
+from hashrobust.experiments.subject import Subject
 from hashrobust.models import ClassifyingModel, frozen, sign
 from hashrobust.rules import exact_gradient, redraw_feedback, rule_of, signal_agreement
 

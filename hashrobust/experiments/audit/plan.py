@@ -73,6 +73,10 @@ class AuditConfig:
                 f"epsilon {self.epsilon:g} is outside (0, {FULL_EPSILON}): give the budget that the claim is "
                 "about in pixel units, such as 8/255"
             )
+        if isinstance(self.also, str):
+            raise InputError(
+                f"also is the text '{self.also}': give a tuple of names, such as ('hag', 'sdha')"
+            )
         for name in (self.attack, *self.also):
             if "targeted" not in attacks.parameters(name) and _is_targeted(name):
                 raise InputError(

@@ -9,6 +9,9 @@ from hashrobust.experiments.audit import checks
 from hashrobust.experiments.audit.checks import Check
 from hashrobust.experiments.measures import Measure
 
+CHANCE = 0.01
+"""A score less than this above chance is said to be at chance."""
+
 
 def verdict(found: Sequence[Check]) -> str:
     """PASS, FAIL, or INCOMPLETE where a check was skipped.
@@ -43,6 +46,8 @@ def verdict_sentence(word: str, found: Sequence[Check], numbers: Mapping[str, An
         said,
         f"Worst case {_percent(numbers[f'worst_{mean}'])} of {_percent(numbers[f'clean_{mean}'])} clean.",
     ]
+    if numbers[f"clean_{mean}"] <= numbers[f"chance_{mean}"] + CHANCE:
+        sentences.append("Unattacked it is at chance: it has learnt nothing that an attack could take away.")
     if f"rule_{mean}" in numbers:
         sentences.append(
             f"By the rule's own gradient it looks like {_percent(numbers[f'rule_{mean}'])} (rule), by the exact one "
@@ -52,15 +57,11 @@ def verdict_sentence(word: str, found: Sequence[Check], numbers: Mapping[str, An
         sentences.append("It and its control are unequally good unattacked: no verdict on their difference.")
     elif "claimed_advantage" in numbers:
         sentences.append(
-            f"Of an advantage of {_points(numbers['claimed_advantage'])} over backpropagation by the rule's gradient, "
-            f"{_points(numbers['advantage'])} [{_points(numbers['advantage_low'])}, "
-            f"{_points(numbers['advantage_high'])}] survives the worst case."
+            f"By the rule's gradient it leads backpropagation by {_points(numbers['claimed_advantage'])} points, "
+            f"in the worst case by {_advantage(numbers)}."
         )
     elif "advantage" in numbers:
-        sentences.append(
-            f"Against the control in the worst case: {_points(numbers['advantage'])} "
-            f"[{_points(numbers['advantage_low'])}, {_points(numbers['advantage_high'])}]."
-        )
+        sentences.append(f"In the worst case it leads its control by {_advantage(numbers)}.")
     if "advantage" in numbers and matched(found):
         sentences.append(
             "The interval covers queries, not training seeds: two seeds of one rule may lie further apart than this."
@@ -73,4 +74,9 @@ def _percent(value: float) -> str:
 
 
 def _points(value: float) -> str:
-    return f"{100 * value:+.1f} points"
+    return f"{100 * value:+.1f}"
+
+
+def _advantage(numbers: Mapping[str, Any]) -> str:
+    low, high = _points(numbers["advantage_low"]), _points(numbers["advantage_high"])
+    return f"{_points(numbers['advantage'])} points [{low}, {high}]"

@@ -256,6 +256,7 @@ def test_an_attack_without_steps_cannot_show_that_it_has_converged() -> None:
         ({"attack": "square"}, "attack 'square' follows no gradient"),
         ({"attack": "noise"}, "attack 'noise' follows no gradient"),
         ({"queries": 1}, "queries is 1: give at least 2"),
+        ({"also": "hag"}, "also is the text 'hag': give a tuple"),
     ],
 )
 def test_audits_that_could_show_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
