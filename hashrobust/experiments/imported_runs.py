@@ -44,7 +44,7 @@ def import_run(
     progress = progress or Silent()
     described = _described(directory)
     config = _config(directory, described, dataset)
-    model = _model(directory, described)
+    model = _model(directory, described, config.backbone)
     data = load_data(config, data_dir, classify=isinstance(config, ClassifierConfig))
     _check_data(directory, described, model, data, progress)
     rule = config.rule
@@ -157,14 +157,14 @@ def _config(
     return config if dataset is None else replace(config, dataset=dataset)
 
 
-def _model(directory: Path, described: Mapping[str, Any]) -> HashModel | Classifier:
+def _model(directory: Path, described: Mapping[str, Any], backbone: str) -> HashModel | Classifier:
     """The plain model.
 
     Raises:
         InputError: its weights are not those of the network that is described.
     """
     model = load_model(directory / MODEL)
-    if model.spec != described["network"]:
+    if model.spec != described["network"] or model.spec["backbone"] != backbone:
         raise InputError(
             f"'{directory / MODEL}' is of another network than {DESCRIPTION} describes: get the export anew"
         )
@@ -200,4 +200,6 @@ def _task(config: FinetuneConfig | ClassifierConfig) -> dict[str, Any]:
 def _name(config: FinetuneConfig | ClassifierConfig, digits: str) -> str:
     kind = f"{config.objective}-{config.bits}" if isinstance(config, FinetuneConfig) else "classifier"
     rule = config.rule_slug.partition(" ")[0]
-    return f"imported-{slug(config.dataset)}-{config.backbone}-{kind}-{rule}-s{config.seed}-{digits}"
+    name = f"imported-{slug(config.dataset)}-{config.backbone}-{kind}-{rule}-s{config.seed}-{digits}"
+    # Whoever made the export chose the words; they are to lead nowhere.
+    return "".join(letter if letter.isalnum() or letter in "_.:+@-" else "-" for letter in name)

@@ -341,6 +341,22 @@ def test_a_malformed_export_is_refused_in_one_sentence(name: str, export: Path, 
     assert not list((tmp_path / "results").glob("*")) and not list((tmp_path / "results").glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["objective", "rule", "backbone"])
+def test_names_in_an_export_lead_nowhere(export: Path, tmp_path: Path, name: str) -> None:
+    """They become part of the name of the run's folder."""
+    told = trained(export, **{name: "x/../../../led out"}) | {"feedback": False}
+    sealed(export, model__json=told)
+    results = tmp_path / "deep" / "results"
+    before = {*tmp_path.iterdir()}
+    if name == "backbone":
+        with pytest.raises(InputError, match="is of another network"):
+            import_run(export, results)
+    else:
+        run = import_run(export, results)
+        assert [*results.iterdir()] == [run.path] and run.path.parent == results
+    assert {*tmp_path.iterdir()} <= before | {tmp_path / "deep"}
+
+
 def test_no_code_of_an_export_is_run(export: Path, tmp_path: Path) -> None:
     (export / "model.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
     sealed(export)
