@@ -89,12 +89,14 @@ class ProSGAN(PrototypeAttack):
     def learn(self, model: Model, context: AttackContext) -> State:
         """The weights of the PrototypeNet and of the generator."""
         fitted = self.learn_prototypes(context)
-        like = training_images(context, torch.tensor([0])).float()
+        first = training_images(context, torch.tensor([0]))
         vectors = label_vectors(required(context.train_labels))
         known = AttackContext(
             train_codes=context.train_codes, train_labels=context.train_labels, fitted=fitted
         )
-        generator = self._train(model, self.prototypes(vectors, like, known), like, context)
+        like = first.float()  # as the networks here compute; the model does so in the precision of the images
+        prototypes = self.prototypes(vectors, like, known)
+        generator = self._train(lambda images: model(images.to(first.dtype)), prototypes, like, context)
         if not all(bool(weight.isfinite().all()) for weight in generator.parameters()):
             raise InputError(
                 f"the generator of prosgan diverged: give a learning rate below {self.learning_rate:g}"
