@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hashrobust.attacks import Clean, GradientAttack, attacks
+from hashrobust.errors import InputError
 
 from ._base import State
 
@@ -48,6 +49,14 @@ class HAG(GradientAttack):
             "random_start": False,
         },
     }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("beta", "threshold"):
+            if not getattr(self, name) >= 0:
+                raise InputError(
+                    f"{name} {getattr(self, name):g} lets bits be before they flip: give 0 or more"
+                )
 
     def _open_bits(self, u: Tensor, clean: Clean) -> Tensor:
         return (u - clean.codes).abs() < 1.0 + self.threshold

@@ -12,7 +12,7 @@ from hashrobust.errors import InputError
 from hashrobust.seeding import keyed_generator
 
 from ._alpha import alpha_at, check_alpha
-from ._base import State, call_model
+from ._base import State, call_model, check_count
 from ._center import hard_codes
 from ._context import Model, label_vectors, required, training_images
 from ._generator import Discriminator, Generator
@@ -70,9 +70,7 @@ class ProSGAN(PrototypeAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("epochs", 1), ("decay_epochs", 0), ("batch", 1)):
-            count = getattr(self, name)
-            if not isinstance(count, int) or count < least:
-                raise InputError(f"{name} is {count!r}: give a whole number of {least} or more")
+            check_count(name, getattr(self, name), least)
         if not isinstance(self.bounded, bool):
             raise InputError(f"bounded is {self.bounded!r}: give True or False")
         if not self.learning_rate > 0:
