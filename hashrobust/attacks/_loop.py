@@ -225,13 +225,12 @@ class GradientAttack(Attack):
 
         The first pass tells how good the images are.
         """
-        alpha = alpha_at(self.alpha, place[1], self.steps, clean.outputs)
         total = torch.zeros_like(images)
         for draw in range(self.eot):
             if context.before_step is not None:
                 context.before_step(*place, *([draw] if draw else []))
             outputs = best.outputs(model, images)
-            u = self.relax(outputs, alpha)
+            u = self.relax(outputs, alpha_at(self.alpha, place[1], self.steps, outputs))
             if draw == 0:
                 value = best.offer(images, outputs)
                 best.finished |= self.finished(u.detach(), clean, state)

@@ -128,13 +128,12 @@ class ProSGAN(PrototypeAttack):
                     context.before_step(0, step)
                 step += 1
                 images, aim = training_images(context, rows).to(like), prototypes[aims[rows].to(like.device)]
-                with torch.no_grad():
-                    alpha = alpha_at(self.alpha, epoch, epochs, call_model(model, images))
                 changed = (images + self._radius * generator(images, aim)).clamp(0, 1)
                 genuine, drawn = discriminator(images), discriminator(changed.detach())
                 judgement = ((genuine - 1).square().mean() + drawn.square().mean()) / 2
                 _step(optimizers[1], judgement, judges)
-                u = torch.tanh(alpha * call_model(model, changed))
+                z = call_model(model, changed)
+                u = torch.tanh(alpha_at(self.alpha, epoch, epochs, z) * z)
                 loss = (
                     self.weight * (changed - images).square().mean()
                     + 5 * (1 - (u * aim).mean())

@@ -149,5 +149,6 @@ class Universal(Center):
         targets = None if target is None else target.expand(len(rows), -1)
         state = self.prepare(clean.codes, labels[rows], replace(context, targets=targets))
         changed = project(images + change, *ball(images, self.epsilon)).requires_grad_(True)
-        u = self.relax(call_model(model, changed), alpha_at(self.alpha, step, self.steps, outputs))
+        z = call_model(model, changed)
+        u = self.relax(z, alpha_at(self.alpha, step, self.steps, z))
         return input_gradient(self.objective(u, changed, clean, state).sum(), changed).sum(dim=0)
