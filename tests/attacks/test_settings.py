@@ -126,3 +126,9 @@ def test_the_most_steps_are_allowed() -> None:
 def test_a_smaller_ball_without_a_radius_is_refused() -> None:
     with pytest.raises(InputError, match=r"epsilon 0.1 to 0 has no ratio"):
         outward(torch.rand(1, 1, 2, 2), torch.rand(1, 1, 2, 2), 0.1, 0.0)
+
+
+def test_defaults_are_those_of_the_field() -> None:
+    attack: Any = build_attack("hag")
+    assert (attack.epsilon, attack.steps, attack.restarts, attack.eot) == (8 / 255, 100, 1, 1)
+    assert (attack.optimizer, attack.alpha, attack.random_start, attack.seed) == ("sign", "auto", True, 0)
