@@ -255,3 +255,9 @@ def test_parts_in_training_mode_of_a_network_that_is_not_are_meant_so(scene: Any
     model[0].train()
     build_attack("hag", steps=2)(model, scene.images)
     build_attack("hag", steps=2)(scene.model.train(), scene.images)
+
+
+def test_defaults_are_those_of_the_field() -> None:
+    attack: Any = build_attack("hag")
+    assert (attack.epsilon, attack.steps, attack.restarts, attack.eot) == (8 / 255, 100, 1, 1)
+    assert (attack.optimizer, attack.alpha, attack.random_start, attack.seed) == ("sign", "auto", True, 0)
