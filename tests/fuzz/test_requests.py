@@ -241,6 +241,7 @@ LINE = st.lists(
         st.sampled_from([*OPTIONS, *sorted({o for found in OPTIONS.values() for o in found}), "digits"]),
         WORDS,
     ),
+    min_size=1,
     max_size=4,
 )
 
