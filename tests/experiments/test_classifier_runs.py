@@ -209,4 +209,4 @@ def test_reports_of_both_tasks_stand_side_by_side(results: Path, tmp_path: Path)
     assert {"results.csv", "summary.md", "map_against_epsilon.png", "masking_gap.png"} <= written
     summary = (tmp_path / "summary.md").read_text()
     assert "accuracy, exact gradient (%)" in summary and "mAP, exact gradient (%)" in summary
-    assert "leaves accuracy" in summary and "leaves mAP" in summary and "nan" not in summary
+    assert "takes accuracy from" in summary and "takes mAP from" in summary and "nan" not in summary

@@ -149,7 +149,7 @@ def test_the_seed_changes_start_and_feedback(small: Any, tmp_path: Path) -> None
 def test_weights_that_are_no_run_and_no_file(small: Any, pretrained: Folder, tmp_path: Path) -> None:
     config = small.finetune()
     for weights, message in {
-        "imagnet": "'imagnet' are no file: give none, imagenet, a safetensors file or run:NAME",
+        "imagnet": "'imagnet' are no file: give none, imagenet, run:NAME, a run's folder or a safetensors file",
         "run:": "name of a run is empty",
         "run:typo": "no run 'typo'",
     }.items():

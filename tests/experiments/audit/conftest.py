@@ -13,9 +13,10 @@ from torch import Tensor, nn
 import hashrobust as hr
 from hashrobust.datasets import ClassificationDataset, RetrievalDataset
 from hashrobust.experiments.audit import AuditReport
+from hashrobust.metrics import leave_one_out_average_precision
 
 SETTINGS: dict[str, Any] = {
-    "epsilon": 0.1, "queries": 24, "steps": 20, "restarts": 4, "search": 40, "batch_size": 24
+    "epsilon": 0.1, "queries": 24, "steps": 20, "restarts": 6, "search": 40, "batch_size": 24
 }  # fmt: skip
 
 
@@ -43,14 +44,14 @@ class Perceptron(nn.Module):
         return features
 
 
-def trained(data: RetrievalDataset, *, rule: str = "bp", seed: int = 0) -> hr.HashModel:
+def trained(data: RetrievalDataset, *, rule: str = "bp", seed: int = 0, epochs: int = 15) -> hr.HashModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = hr.HashModel(Perceptron(), bits=16, mean=data.mean, std=data.std)
     if rule != "bp":
         hr.convert(model, rule, seed=seed)
     hr.finetune(
-        model, data, objective="csq", epochs=15, batch_size=50, learning_rate=3e-3, patience=None,
+        model, data, objective="csq", epochs=epochs, batch_size=50, learning_rate=3e-3, patience=None,
         head_learning_rate_factor=1.0, seed=seed,
     )  # fmt: skip
     return model
@@ -80,8 +81,15 @@ def plain(data: RetrievalDataset) -> hr.HashModel:
 
 
 @pytest.fixture(scope="session")
-def twin(data: RetrievalDataset) -> hr.HashModel:
-    return trained(data, seed=1)
+def twin(data: RetrievalDataset, plain: hr.HashModel) -> hr.HashModel:
+    """Of four other seeds the model as good as `plain` unattacked, however the processor rounds."""
+
+    def score(model: hr.HashModel) -> float:
+        found = leave_one_out_average_precision(model.encode(data.validation), data.validation.labels)
+        return float(found.mean())
+
+    others = [trained(data, seed=seed) for seed in (1, 2, 3, 4)]
+    return min(others, key=lambda model: abs(score(model) - score(plain)))
 
 
 @pytest.fixture
