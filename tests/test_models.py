@@ -120,6 +120,26 @@ def test_images_of_another_kind_are_refused(model: HashModel, bad: Tensor, messa
         model.encode(bad)
 
 
+@pytest.mark.parametrize("convert", [lambda images: images.numpy(), list])
+def test_images_that_are_no_tensor_are_refused(model: HashModel, images: Tensor, convert: Any) -> None:
+    with pytest.raises(InputError, match=r"images are a (ndarray|list): give a tensor"):
+        model.encode(convert(images))
+
+
+def test_images_in_double_precision_are_rounded_to_that_of_the_model(
+    model: HashModel, images: Tensor
+) -> None:
+    """As numpy's own are: an array divided by 255."""
+    assert torch.equal(model.outputs(images.double()), model.outputs(images))
+    precise = HashModel("lenet", 12).double()
+    assert precise.outputs(images.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("shape", [torch.tensor([0.3]), (0.3,)])
+def test_means_are_any_sequence(shape: Any) -> None:
+    assert HashModel("lenet", 12, mean=shape, std=shape).normalize.mean.item() == pytest.approx(0.3)
+
+
 def test_accuracy_counts_any_own_label() -> None:
     data = load_dataset("digits")
     model = Classifier("lenet", 10)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hashrobust.datasets import RetrievalDataset, load_dataset
+from hashrobust.datasets import RetrievalDataset, load_classification, load_dataset
 from hashrobust.errors import InputError, TrainingError
 from hashrobust.metrics import average_precision
 from hashrobust.models import Classifier, HashModel, Network
@@ -25,6 +25,7 @@ from hashrobust.training import (
     TrainingState,
     augment,
     finetune,
+    finetune_classifier,
     objective_for,
     pretrain,
     validation_map,
@@ -474,6 +475,21 @@ def test_wrong_requests_are_refused_before_any_work(
     with pytest.raises(InputError, match=message):
         finetune(model, digits, **given)
     assert equal(weights(model), start)
+
+
+def test_models_of_another_kind_are_refused_before_any_work(digits: RetrievalDataset) -> None:
+    classes: Any = load_classification("digits", image_size=16)
+    hashing: Any = new_model()
+    plain: Any = torch.nn.Linear(3, 3)
+    for model in (plain, Classifier("lenet", 10, image_size=16)):
+        with pytest.raises(InputError, match=rf"this is a {type(model).__name__}: give a HashModel"):
+            finetune(model, digits, epochs=1)
+    for train, data in ((pretrain, digits), (finetune_classifier, classes)):
+        for model in (plain, hashing):
+            with pytest.raises(InputError, match=rf"this is a {type(model).__name__}: give a Classifier"):
+                train(model, data, epochs=1)
+        with pytest.raises(InputError, match="has 3 outputs, and there are 10 classes"):
+            train(Classifier("lenet", 3, image_size=16), data, epochs=1)
 
 
 # ---- augmentation

@@ -29,6 +29,8 @@ class ImageModel(nn.Module, ABC):
     def outputs(self, images: Tensor | Split, batch_size: int = 100) -> Tensor:
         """Outputs z (N, K) of many images, in eval mode, without gradients, on the CPU.
 
+        Images in float64 are rounded to float32 for a model that computes so.
+
         Raises:
             InputError: images that are not float (N, C, H, W) in [0, 1] with the model's channels.
         """
@@ -36,8 +38,12 @@ class ImageModel(nn.Module, ABC):
             raise InputError(f"batch_size is {batch_size}: give at least 1")
         if isinstance(images, Split):
             batches: Iterator[Tensor] = (batch for batch, _ in images.batches(batch_size))
-        else:
+        elif isinstance(images, Tensor):
             batches = iter(torch.split(images, batch_size))
+        else:
+            raise InputError(
+                f"images are a {type(images).__name__}: give a tensor, as torch.as_tensor makes one, or a split"
+            )
         with _evaluating(self), torch.inference_mode():
             found = [self(self._checked(batch).to(self.device)).cpu() for batch in batches]
         return torch.cat(found) if found else torch.empty(0, self.output_count)
@@ -58,7 +64,8 @@ class ImageModel(nn.Module, ABC):
             low, high = torch.aminmax(images)  # of one pass, and not a number if any value is none
             if not bool((low >= 0) & (high <= 1)):
                 raise InputError("images hold values outside [0, 1]: divide bytes by 255, do not normalise")
-        return images
+        precise = images.dtype == torch.float64 and torch.float32 in {own.dtype for own in self.parameters()}
+        return images.float() if precise else images
 
 
 class Hasher(ImageModel):

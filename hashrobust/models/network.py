@@ -21,8 +21,8 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32).clone().view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images of the same shape (B, C, H, W)."""
@@ -87,7 +87,8 @@ class Network(ImageModel):
             "channels": channels,
             "image_size": image_size,
         }
-        self.normalize = Normalize(mean or [0.5] * channels, std or [0.5] * channels)
+        halves = [0.5] * channels
+        self.normalize = Normalize(halves if mean is None else mean, halves if std is None else std)
         self.backbone = backbone
         self.head = nn.Linear(self.backbone.feature_dim, outputs)
 

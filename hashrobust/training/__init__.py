@@ -66,10 +66,12 @@ def finetune(
     `overrides` are fields of `TrainingOptions`, such as `epochs=20`.
 
     Raises:
-        InputError: an unknown objective, defence, rotation, parameter or option.
+        InputError: an unknown objective, defence, rotation, parameter or option, or no hashing model.
         TrainingError: the loss or a weight is not finite; the model holds the weights of the best epoch
             so far, or those that it began with.
     """
+    if not isinstance(model, HashModel):
+        raise InputError(f"finetune trains codes, and this is a {type(model).__name__}: give a HashModel")
     options = _options(options, overrides)
     if isinstance(objective, str):
         objective = objective_for(data, objective, model.bits, objective_params or {}, seed=options.seed)
@@ -155,10 +157,11 @@ def pretrain(
     so that models that start from it have never met an image of another.
 
     Raises:
-        InputError: an unknown option.
+        InputError: an unknown option, or a model that is no classifier of so many classes.
         TrainingError: the loss or a weight is not finite; the model holds the weights of the last good
             epoch, or those that it began with.
     """
+    _check_classifier(model, data)
     return Loop(
         model,
         _multi_label if data.multi_label else _single_label,
@@ -186,9 +189,10 @@ def finetune_classifier(
     `staged` as in `finetune`.
 
     Raises:
-        InputError: an unknown option.
+        InputError: see `pretrain`.
         TrainingError: see `finetune`.
     """
+    _check_classifier(model, data)
     return Loop(
         model,
         _single_label,
@@ -200,6 +204,16 @@ def finetune_classifier(
         checkpoints=checkpoints,
         progress=progress or Silent(),
     ).run()
+
+
+def _check_classifier(model: object, data: LabelledDataset) -> None:
+    if not isinstance(model, Classifier):
+        raise InputError(f"classes are learnt, and this is a {type(model).__name__}: give a Classifier")
+    if model.output_count < len(data.classes):
+        raise InputError(
+            f"the classifier has {model.output_count} outputs, and there are {len(data.classes)} classes: "
+            f"give Classifier(..., {len(data.classes)})"
+        )
 
 
 def _single_label(z: Tensor, labels: Tensor, step: int) -> Tensor:
