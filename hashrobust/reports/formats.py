@@ -32,6 +32,8 @@ _LATEX = {
 }
 _MARKDOWN = re.compile(r"[\\`*|$&~<]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]|^[#>=\[]|^[+-](?!\d)|(?<=^\d)[.)](?!\d)")
 """What Markdown reads as more than a letter, where it does; numbers, brackets and `_` elsewhere stay as they are."""
+_SHORT = 12
+"""Names of so many letters are not broken in a narrow terminal, but what stands beside them."""
 _NARROWEST_HEAD = 8
 """Heads are broken into lines of the cells' width, but not of fewer letters."""
 
@@ -61,8 +63,12 @@ def to_rich(table: Table) -> RichTable:
     for position, column in enumerate(table.columns):
         widest = max((len(row[position]) for row in table.rows), default=0)
         head = wrap(column, max(widest, _NARROWEST_HEAD), break_long_words=False)
+        is_word = position < table.words
         rich.add_column(
-            escape("\n".join(head)), justify="left" if position < table.words else "right", overflow="fold"
+            escape("\n".join(head)),
+            justify="left" if is_word else "right",
+            overflow="fold",
+            no_wrap=is_word and widest <= _SHORT,
         )
     for row in table.rows:
         rich.add_row(*(escape(cell) for cell in row))

@@ -71,6 +71,8 @@ def summary_table(frame: pd.DataFrame, group_by: Sequence[str] | None, metrics: 
     if len(set(seeds)) == 1:
         shared.append(f"seeds {seeds[0]}")
         seeds = []
+    alike = _alike(paired, metrics)
+    metrics = [metric for metric in metrics if metric not in alike]
     rows = []
     for position, pair in enumerate(paired):
         cells = [_setting(pair, k) for k in shown] + seeds[position : position + 1]
@@ -81,7 +83,21 @@ def summary_table(frame: pd.DataFrame, group_by: Sequence[str] | None, metrics: 
     for metric in metrics:
         columns += _metric_heads(metric)
     title = f"Results ({', '.join(shared)})" if shared else "Results"
-    return Table(title, tuple(columns), tuple(rows), len(shown), _notes(paired))
+    told_once = ", ".join(f"{labels.name(metric)} {value}%" for metric, value in alike.items())
+    notes = ([f"In every row: {told_once}."] if alike else []) + [*_notes(paired)]
+    return Table(title, tuple(columns), tuple(rows), len(shown), tuple(notes))
+
+
+def _alike(paired: Sequence[Pair], metrics: Sequence[str]) -> dict[str, str]:
+    """Theory and chance beside a score, where all of several rows share them: a note says them once."""
+    found = {}
+    for metric in metrics:
+        score = metric.removeprefix("theory_").removeprefix("chance_")
+        values = {_mean(pair.row, metric) for pair in paired}
+        beside = score != metric and score in metrics
+        if beside and len(paired) > 1 and len(values) == 1 and labels.MISSING not in values:
+            (found[metric],) = values
+    return found
 
 
 def paper_table(frame: pd.DataFrame) -> list[Table]:

@@ -309,3 +309,25 @@ def test_a_rule_gradient_without_a_score_is_a_dash(tmp_path, make):
 
 def test_what_is_so_or_not_is_said_with_yes_or_no():
     assert (labels.setting("warm_start", True), labels.setting("random_start", False)) == ("yes", "no")
+
+
+def test_what_all_rows_share_is_said_once(tmp_path, make):
+    metrics = ["clean_map", "map", "theory_map", "chance_map"]
+    for rule, seed in (("bp", 0), ("frsf", 0)):
+        make["attack"](make["run"](tmp_path, rule, seed), 0.2, attack="center", epsilon=8 / 255)
+    table = summary_table(results_frame(tmp_path), None, metrics)
+    assert not {"theory mAP (%)", "chance mAP (%)"} & set(table.columns)
+    assert table.notes[0] == "In every row: theory mAP 2.0%, chance mAP 10.0%."
+    make["attack"](make["run"](tmp_path, "bp", 0), 0.5, attack="noise", epsilon=8 / 255)
+    table = summary_table(results_frame(tmp_path), None, metrics)
+    assert "theory mAP (%)" in table.columns and table.notes[0] == "In every row: chance mAP 10.0%."
+
+
+def test_short_names_stay_whole_in_a_narrow_terminal():
+    names, numbers = ("attack", "epsilon", "surrogate"), tuple(f"score {n} of so many" for n in range(6))
+    row = ("center-multi", "32/255", "digits-lenet-dpsh-32-frsf-s0-2b63db52", *(["98.0 [96.6, 99.1]"] * 6))
+    console = Console(file=io.StringIO(), width=80)
+    console.print(to_rich(Table("title", (*names, *numbers), (row,), len(names))))
+    text = console.file.getvalue()
+    assert "center-multi" in text and "32/255" in text and "…" not in text
+    assert all(len(line) <= 80 for line in text.splitlines())
