@@ -59,6 +59,7 @@ def test_agreement_against_both_errors_written_out(rule: str) -> None:
             (a.numpy(), b.numpy()) for a, b in zip(by_rule[layer.layer], exact[layer.layer], strict=True)
         ]
         cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]
+        assert all(type(number) is float for number in (layer.cosine, layer.sign_agreement, layer.norm_ratio))
         assert layer.cosine == pytest.approx(np.mean(cosines), rel=1e-9)
         assert layer.sign_agreement == pytest.approx(np.mean([np.sign(a) == np.sign(b) for a, b in pairs]))
         ratios = [np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]

@@ -482,6 +482,12 @@ class Prototypes(nn.Module):
         return self.head(h + self.middle(h.mean(0, keepdim=True)))
 
 
+def test_a_network_in_double_precision_with_whole_numbers_needs_no_probe() -> None:
+    model = Prototypes().double()
+    model.table = nn.Parameter(torch.zeros(2, 2, dtype=torch.int64), requires_grad=False)
+    assert convert(model, "dfa").converted == ("stem", "head")
+
+
 def test_a_row_for_all_samples_is_told_from_a_row_for_one() -> None:
     report = convert(Prototypes(), "dfa")
     assert report.converted == ("stem", "head")
