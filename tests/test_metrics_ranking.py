@@ -270,3 +270,12 @@ def test_works_where_nothing_can_be_cached():
         "o = np.ones((1, 4)); print(ap(o, o, [0], [0])[0])"
     )
     assert run_python(code).strip() == "1.0"
+
+
+def test_recall_of_a_single_relevant_item():
+    codes, labels = [[1, 1], [1, -1], [-1, -1]], [0, 1, 2]
+    assert recall_at_k(codes, codes, labels, labels, k=1).tolist() == [1, 1, 1]
+    assert precision_at_k(codes, codes, labels, labels, k=3) == pytest.approx([1 / 3] * 3)
+    for k in (0, -1, 1.5):
+        with pytest.raises(InputError, match=f"k is {k}"):
+            recall_at_k(codes, codes, labels, labels, k=k)

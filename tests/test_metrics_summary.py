@@ -252,3 +252,27 @@ def test_recorded_table_agrees_with_the_single_functions(problem):
     assert whole["k"] == 60
     assert whole["map_at_k"] == pytest.approx(whole["map"])
     assert whole["chance_map_at_k"] == pytest.approx(whole["chance_map"])
+
+
+def test_codes_and_features_may_be_lists_and_one_side_of_features_is_none(problem):
+    codes, labels, features = problem
+    lists = [side.tolist() for side in (*codes, *labels)]
+    given = {"query_features": features[0].tolist(), "database_features": features[1].tolist()}
+    assert map_in_styles(*lists, **given) == map_in_styles(
+        *codes, *labels, query_features=features[0], database_features=features[1]
+    )
+    assert mean_average_precision(*lists, style="h2q", **given) == map_in_styles(*lists, **given)["h2q"]
+    for side in given:
+        assert "h2q" not in map_in_styles(*lists, **{side: given[side]})
+        with pytest.raises(InputError, match="give query_features and database_features"):
+            mean_average_precision(*lists, style="h2q", **{side: given[side]})
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"confidence": -0.5}, "confidence -0.5"), ({"confidence": 1.5}, "confidence 1.5"),
+    ({"samples": 0}, "with 0 samples"), ({"samples": -1}, "with -1 samples"),
+])  # fmt: skip
+def test_intervals_that_are_none(options, said):
+    with pytest.raises(InputError, match=said):
+        bootstrap_interval([0.1, 0.2], **options)
+    assert bootstrap_interval([0.3], samples=1) == (0.3, 0.3)

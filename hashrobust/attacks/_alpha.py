@@ -17,12 +17,16 @@ def check_alpha(alpha: float | str) -> None:
     raise InputError(f"alpha is {alpha!r}: give a number above 0, 'A10' or 'auto'")
 
 
-def alpha_at(alpha: float | str, step: int, steps: int, clean_outputs: Tensor) -> float | Tensor:
-    """alpha at a step: the constant, the tenth's value of A10, or for "auto" one value a sample, see `auto_alpha`."""
+def alpha_at(alpha: float | str, step: int, steps: int, outputs: Tensor) -> float | Tensor:
+    """alpha at a step: the constant, the tenth's value of A10, or for "auto" that of the present outputs z (B, K).
+
+    "auto" is `auto_alpha`, a constant to the gradient. It follows the images on their way: one fixed by the clean
+    images is too flat where bits have come near zero, and saturates where they have gone far beyond.
+    """
     if alpha == "A10":
         return A10[10 * step // steps]
     if alpha == "auto":
-        return auto_alpha(clean_outputs)
+        return auto_alpha(outputs.detach())
     return float(alpha)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from hashrobust.attacks import attacks
 from hashrobust.errors import HashRobustError, InputError
@@ -44,7 +47,7 @@ class Attack(ABC):
     def __post_init__(self) -> None:
         # Such an attack would move nothing, and its model look robust.
         for name, value in vars(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
+            if isinstance(value, Real) and not math.isfinite(value):
                 raise InputError(f"{name} is {value:g}: give a finite number")
         if self.epsilon > 1:
             raise InputError(
@@ -58,6 +61,12 @@ class Attack(ABC):
     def needs(self) -> frozenset[str]:
         """Which of labels, train_codes, train_images, database_codes and targets it cannot do without."""
         return frozenset()
+
+    @property
+    def called(self) -> str:
+        """The name that it is registered by; of one that is not, its class's."""
+        names = (name for name in attacks if attacks[name] is type(self))
+        return next(names, type(self).__name__)
 
     @property
     def goal(self) -> str:
@@ -76,11 +85,12 @@ class Attack(ABC):
         the training part of `context`, never on queries; float32 and int64 tensors on the CPU.
 
         Raises:
-            InputError: the context lacks what the attack needs, or does not fit together.
+            InputError: the context lacks what the attack needs, or does not fit together, or `check_mode` refuses.
         """
+        check_mode(model)
         training = replace(context, targets=None, sample_ids=None, start_images=None, fitted=None)
         needs = self.needs - {"labels", "targets"}
-        _, training = resolve(type(self).__name__, needs, 0, None, training)
+        _, training = resolve(self.called, needs, 0, None, training)
         with torch.enable_grad():
             learned = self.learn(model, training)
         return {
@@ -114,15 +124,21 @@ class Attack(ABC):
         """Attack a batch.
 
         `model` maps images (B, C, H, W) in [0, 1] to outputs z (B, K) before tanh, or to logits; its mode
-        and parameters are left as they are. `labels` are multi-hot (B, classes) or integers (B,).
+        and parameters are left as they are. Followed is the gradient that it gives: of one that was converted to a
+        learning rule that is the rule's, and the exact one within `exact_gradient(model)`. `labels` are multi-hot
+        (B, classes) or integers (B,). Without a context an attack that serves one task alone takes its models for such.
 
         Raises:
-            InputError: images, labels or context do not fit what the attack needs, or it does not serve the task.
+            InputError: images, labels or context do not fit what the attack needs, it does not serve the task, or
+                `check_mode` refuses the model.
         """
+        if context is None and len(self.tasks) == 1:
+            context = AttackContext(task=next(iter(self.tasks)))
         self.check_task((context or AttackContext()).task)
+        check_mode(model)
         check_images(images)
         images = images.detach()
-        labels, known = resolve(type(self).__name__, self.needs, len(images), labels, context)
+        labels, known = resolve(self.called, self.needs, len(images), labels, context)
         if self.fits and known.fitted is None:
             known = replace(known, fitted=self.fit(model, known))
         with torch.no_grad():
@@ -133,15 +149,17 @@ class Attack(ABC):
         with torch.enable_grad():
             result = self.perturb(model, clean, labels, known)
         if not inside_ball(result.images, images, self.epsilon if self.bounded else 1.0):
-            raise HashRobustError(f"attack {type(self).__name__} left its ball: this is a bug, report it")
+            raise HashRobustError(f"attack {self.called} left its ball: this is a bug, report it")
         return replace(result, bounded=self.bounded)
 
     def check_task(self, task: str) -> None:
         """Raise InputError unless the attack serves the task; the message names attacks that do."""
         if task not in self.tasks:
             serving = [name for name in attacks if task in getattr(attacks[name], "tasks", ())]
+            own = " or ".join(sorted(self.tasks))
             raise InputError(
-                f"attack {type(self).__name__} is not made for {task}: use one of {', '.join(serving)}"
+                f"attack {self.called} is not made for {task}: use one of {', '.join(serving)}; if the model is for "
+                f"{own}, say so by context=AttackContext(task='{own}')"
             )
 
     @abstractmethod
@@ -155,6 +173,28 @@ class Attack(ABC):
     ) -> Tensor | None:
         """The codes (B, K) that full success would reach, or None if the attack aims at none."""
         return None
+
+
+def check_mode(model: Model) -> None:
+    """Raise InputError if a module is left in training mode with layers that behave otherwise there.
+
+    BatchNorm would mix the samples of a batch, and change its statistics at each step; dropout would have attack and
+    judge see different networks. A network in eval mode may hold parts that are not, as random defences do.
+    """
+    layers = (_BatchNorm, _DropoutNd)
+    if isinstance(model, nn.Module) and model.training:
+        for name, part in model.named_modules():
+            if isinstance(part, layers) and part.training:
+                raise InputError(
+                    f"the model is in training mode, in which its layer '{name}' ({type(part).__name__}) answers by "
+                    "chance or by the batch: call model.eval() first"
+                )
+
+
+def check_count(name: str, count: object, least: int = 1, of: str = "") -> None:
+    """Raise InputError unless `count` is a whole number, of any integer type, and not below `least`."""
+    if not isinstance(count, Integral) or int(count) < least:
+        raise InputError(f"{name} is {count!r}: give a whole number of {least} or more{of and ' ' + of}")
 
 
 def call_model(model: Model, images: Tensor) -> Tensor:

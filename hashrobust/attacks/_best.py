@@ -31,6 +31,7 @@ class BestIterates:
         finite = clean.outputs.isfinite().all(dim=1)
         self._relaxed = torch.where(finite, relaxed, torch.inf)
         self.finished = finite & (self._hard <= optimum)
+        self.at_goal = torch.zeros_like(self.finished)
         self._evaluations = torch.zeros_like(self._hard, dtype=torch.int64)
         self._zero = torch.zeros_like(self._evaluations)
         self._nonfinite = torch.zeros_like(self._evaluations)
@@ -72,14 +73,14 @@ class BestIterates:
     def usable(self, gradient: Tensor, passes: int = 1) -> Tensor:
         """The gradient, the mean of some passes, with zeros for what is not a finite number.
 
-        Counts the passes, and the steps at which that happened or all was zero.
+        Counts the passes, and the steps at which that happened or all was zero short of the goal.
         """
         finite = gradient.isfinite()
         active = ~self.finished
         self._evaluations += active * passes
         self._nonfinite += active & ~finite.flatten(1).all(dim=1)
         gradient = torch.where(finite, gradient, 0.0)
-        self._zero += active & (gradient == 0).flatten(1).all(dim=1)
+        self._zero += active & ~self.at_goal & (gradient == 0).flatten(1).all(dim=1)
         return gradient
 
     def result(self, queries: Tensor | None = None) -> AttackResult:

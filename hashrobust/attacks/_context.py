@@ -14,6 +14,7 @@ Model = Callable[[Tensor], Tensor]
 
 TASKS = frozenset({"hashing", "classification"})
 _LABELS = ("labels", "targets", "train_labels", "database_labels")
+_TENSORS = (*_LABELS, "train_codes", "database_codes", "sample_ids", "start_images")
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ class AttackResult:
 
     `objective` is that of the returned images on hard codes (the lower the better for the attacker), of a
     classifier 1 where it is still right and 0 elsewhere; `clean_objective` that of the clean ones.
-    `zero_gradients` and `nonfinite_gradients` count the steps at which a sample's whole gradient was zero,
-    or some of it was not a finite number. `queries` counts what a search asked the model about the sample,
-    the clean image included; 0 for attacks by gradient.
+    `zero_gradients` and `nonfinite_gradients` count the steps at which a sample's whole gradient was zero
+    (where its objective has nothing left to ask for, that is no loss), or some of it was not a finite number.
+    `queries` counts what a search asked the model about the sample, the clean image included; 0 for attacks
+    by gradient.
     `bounded` is false if the images were not held to the ball, only to [0, 1].
     """
 
@@ -138,6 +140,12 @@ def label_vectors(labels: Tensor) -> Tensor:
     return vectors
 
 
+def check_tensor(tensor: object, name: str) -> None:
+    """Raise InputError unless what was given, if anything, is a tensor."""
+    if tensor is not None and not isinstance(tensor, Tensor):
+        raise InputError(f"{name} is a {type(tensor).__name__}: give a tensor, as torch.as_tensor makes one")
+
+
 def class_count(*labels: Tensor | None) -> int:
     """The number of classes: the width of multi-hot labels, else the largest integer class + 1."""
     known = [given for given in labels if given is not None]
@@ -153,10 +161,16 @@ def as_multi_hot(labels: Tensor, classes: int, name: str) -> Tensor:
     """Labels as multi-hot (N, classes) uint8, from multi-hot or from integers (N,).
 
     Raises:
-        InputError: another shape, or a class outside 0 ... classes - 1.
+        InputError: another shape, values of multi-hot labels other than 0 and 1, or a class outside 0 ... classes - 1.
     """
     if labels.ndim == 2:
-        return (labels != 0).to(torch.uint8)
+        hot = (labels != 0).to(torch.uint8)
+        if not torch.equal(hot.to(labels.dtype), labels):
+            raise InputError(
+                f"{name} of shape {tuple(labels.shape)} holds values other than 0 and 1: give multi-hot "
+                "(N, classes), or integer classes as (N,)"
+            )
+        return hot
     if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise InputError(
             f"{name} has shape {tuple(labels.shape)} and type {labels.dtype}: give multi-hot (N, classes) "
@@ -177,6 +191,8 @@ def resolve(
     """
     given = context or AttackContext()
     parts = {**vars(given), "labels": labels}
+    for name in _TENSORS:
+        check_tensor(parts[name], name)
     wanted = set(needs) | {need.replace("codes", "labels") for need in needs}
     for name in sorted(wanted):
         if parts[name] is None:
@@ -187,6 +203,8 @@ def resolve(
         name: None if parts[name] is None else as_multi_hot(parts[name], classes, name) for name in _LABELS
     }
     ids = torch.arange(size) if given.sample_ids is None else given.sample_ids
+    if ids.ndim != 1 or ids.dtype == torch.bool or ids.is_floating_point():
+        raise InputError(f"sample_ids have shape {tuple(ids.shape)} and type {ids.dtype}: give integers (B,)")
     _check_rows(size, {"labels": labels, "targets": given.targets, "sample_ids": ids})
     for side in ("train", "database"):
         _check_codes(side, parts[f"{side}_codes"], hot[f"{side}_labels"])
@@ -210,7 +228,7 @@ def _check_rows(size: int, rows: dict[str, Tensor | None]) -> None:
 def _check_codes(side: str, codes: Tensor | None, labels: Tensor | None) -> None:
     if codes is None:
         return
-    if codes.ndim != 2 or not bool((codes.abs() == 1).all()):
+    if codes.ndim != 2 or codes.dtype == torch.bool or not bool((codes.abs() == 1).all()):
         raise InputError(f"{side}_codes must be (N, K) with values -1 and +1: take the sign of the outputs")
     if labels is not None and len(labels) != len(codes):
         raise InputError(f"{side}_labels has {len(labels)} rows for {len(codes)} codes: give one a code")
@@ -246,6 +264,7 @@ def check_start_images(start: Tensor | None, images: Tensor) -> None:
 
 def check_images(images: Tensor) -> None:
     """Raise InputError unless images are a float batch (B, C, H, W) with all values in [0, 1]."""
+    check_tensor(images, "images")
     if images.ndim != 4 or images.dtype not in (torch.float32, torch.float64):
         raise InputError(
             f"images have shape {tuple(images.shape)} and type {images.dtype}: give float32 (B, C, H, W)"

@@ -15,11 +15,11 @@ from hashrobust.registry import did_you_mean
 
 from ._alpha import alpha_at, check_alpha
 from ._ball import ball, project
-from ._base import Attack, State, input_gradient
+from ._base import Attack, State, check_count, input_gradient
 from ._best import BestIterates
 from ._center import hard_codes
 from ._context import AttackContext, AttackResult, Clean, Model, check_start_images, resolve
-from ._optimizers import BOUNDED, OPTIMIZERS
+from ._optimizers import BOUNDED, BY_PIXEL, OPTIMIZERS
 from ._random import uniform_noise
 
 # From a step's number, images (B, C, H, W), gradient and relaxed objective (B,) to the next images in the ball.
@@ -39,8 +39,8 @@ class GradientAttack(Attack):
         epsilon: radius of the ball in pixel units, such as 8/255.
         seed: keys the random starts, with the sample id and the restart.
         steps: gradient steps of each restart.
-        step_size: of every step: pixel units for "sign" and "adam", 2-norm of an image for "normalized", learning
-            rate for "gradient" and "momentum"; None starts at epsilon and falls linearly (see `step_size_at`).
+        step_size: of every step: pixel units for "sign" and "adam", where None starts at epsilon and falls linearly
+            (see `step_size_at`); 2-norm of an image for "normalized", learning rate for "gradient" and "momentum".
         random_start: start anywhere in the ball rather than at the clean image.
         restarts: runs of which each sample keeps the best.
         optimizer: "sign", "gradient", "normalized", "momentum" or "adam".
@@ -49,7 +49,7 @@ class GradientAttack(Attack):
             (expectation over transformation, Athalye et al., arXiv 1707.07397).
 
     Raises:
-        InputError: a value out of range, or steps x step_size cannot cross the ball.
+        InputError: a value out of range, a step size that is missing, or steps x step_size cannot cross the ball.
     """
 
     steps: int = 100
@@ -66,10 +66,8 @@ class GradientAttack(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("steps", "restarts", "eot"):
-            count = getattr(self, name)
-            if not isinstance(count, int) or count < 1:
-                raise InputError(f"{name} is {count!r}: give a whole number of 1 or more")
-            if count > MOST_STEPS:
+            check_count(name, getattr(self, name))
+            if getattr(self, name) > MOST_STEPS:
                 raise InputError(
                     f"{name} is more than {MOST_STEPS}: nobody would see the end of it, give fewer"
                 )
@@ -81,6 +79,11 @@ class GradientAttack(Attack):
         check_alpha(self.alpha)
         if self.step_size is not None and not self.step_size > 0:
             raise InputError(f"step_size {self.step_size:g} moves nothing: give a value above 0")
+        if self.step_size is None and self.optimizer not in BY_PIXEL:
+            raise InputError(
+                f"the step size of optimizer '{self.optimizer}' depends on the size of gradients or images, so that it "
+                "has no default: give step_size, or take 'sign' or 'adam'"
+            )
         reach = sum(self.step_size_at(step) for step in range(self.steps))
         if self.must_cross and self.optimizer in BOUNDED and reach < 2 * self.epsilon * (1 - 1e-9):
             raise InputError(
@@ -127,6 +130,10 @@ class GradientAttack(Attack):
         """Samples (B,) with nothing left to gain: they stand still and leave the batch."""
         return torch.zeros(len(u), dtype=torch.bool, device=u.device)
 
+    def at_goal(self, u: Tensor, clean: Clean, state: State) -> Tensor:
+        """Samples (B,) for which the objective asks no more at these u (B, K), so that a zero gradient is none lost."""
+        return torch.zeros(len(u), dtype=torch.bool, device=u.device)
+
     def goal_codes(self, codes: Tensor, state: State) -> Tensor | None:
         """The codes that full success would reach, from the clean hard codes (B, K)."""
         return None
@@ -139,7 +146,7 @@ class GradientAttack(Attack):
         self, clean_codes: Tensor, labels: Tensor | None = None, context: AttackContext | None = None
     ) -> Tensor | None:
         """See `Attack.theory_codes`."""
-        labels, known = resolve(type(self).__name__, self.needs, len(clean_codes), labels, context)
+        labels, known = resolve(self.called, self.needs, len(clean_codes), labels, context)
         codes = clean_codes.to(torch.get_default_dtype())
         return self.goal_codes(codes, self.prepare(codes, labels, known))
 
@@ -218,16 +225,16 @@ class GradientAttack(Attack):
 
         The first pass tells how good the images are.
         """
-        alpha = alpha_at(self.alpha, place[1], self.steps, clean.outputs)
         total = torch.zeros_like(images)
         for draw in range(self.eot):
             if context.before_step is not None:
                 context.before_step(*place, *([draw] if draw else []))
             outputs = best.outputs(model, images)
-            u = self.relax(outputs, alpha)
+            u = self.relax(outputs, alpha_at(self.alpha, place[1], self.steps, outputs))
             if draw == 0:
                 value = best.offer(images, outputs)
                 best.finished |= self.finished(u.detach(), clean, state)
+                best.at_goal = self.at_goal(u.detach(), clean, state)
             # Summed, so that each sample's gradient is its own.
             loss = self.objective(u, images, clean, state).sum()
             total = total + input_gradient(loss, images)

@@ -19,7 +19,7 @@ Net = TypeVar("Net", bound=nn.Module)
 def seeded(build: Callable[[], Net], *key: int | str) -> Net:
     """A network whose first weights depend on the key alone; the global random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key_seed(*key))
+        torch.default_generator.manual_seed(key_seed(*key))  # that of the CPU alone
         return build()
 
 

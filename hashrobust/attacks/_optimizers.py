@@ -71,3 +71,5 @@ OPTIMIZERS: dict[str, Callable[[], Direction]] = {
 
 # Those whose step size bounds how far a pixel moves in a step.
 BOUNDED = frozenset({"sign", "normalized", "adam"})
+# Those whose step size is how far each pixel moves, or about that.
+BY_PIXEL = frozenset({"sign", "adam"})

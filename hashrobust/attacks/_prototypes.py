@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hashrobust.errors import InputError
 from hashrobust.seeding import keyed_generator
 
-from ._base import Attack, State
+from ._base import Attack, State, check_count
 from ._center import hard_codes
 from ._context import AttackContext, Model, label_vectors, required, resolve
 from ._networks import packed, seeded, unpacked
@@ -100,8 +100,7 @@ class PrototypeAttack(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.prototype_steps, int) or self.prototype_steps < 1:
-            raise InputError(f"prototype_steps is {self.prototype_steps!r}: give a whole number of 1 or more")
+        check_count("prototype_steps", self.prototype_steps)
         if not self.prototype_rate > 0:
             raise InputError(f"prototype_rate {self.prototype_rate:g} learns nothing: give a rate above 0")
 
@@ -158,7 +157,7 @@ class PrototypeAttack(Attack):
         self, clean_codes: Tensor, labels: Tensor | None = None, context: AttackContext | None = None
     ) -> Tensor:
         """The prototypes; see `Attack.theory_codes`. Without `fitted` they are learnt anew."""
-        _, known = resolve(type(self).__name__, self.needs, len(clean_codes), labels, context)
+        _, known = resolve(self.called, self.needs, len(clean_codes), labels, context)
         if known.fitted is None:
             known = replace(known, fitted=self.learn_prototypes(known))
         return self.prototypes(required(known.targets), clean_codes.to(torch.get_default_dtype()), known)

@@ -14,7 +14,7 @@ from hashrobust.errors import HashRobustError, InputError
 
 from ._alpha import auto_alpha
 from ._ball import ball
-from ._base import Attack, call_model
+from ._base import Attack, call_model, check_count
 from ._best import BestIterates, Scores
 from ._center import guide_codes, hard_codes
 from ._context import TASKS, AttackContext, AttackResult, Clean, Model, resolve
@@ -82,8 +82,7 @@ class SearchAttack(Attack):
         super().__post_init__()
         if self.oracle not in ORACLES:
             raise InputError(f"unknown oracle '{self.oracle}': give 'relaxed' or 'codes'")
-        if not isinstance(self.budget, int) or self.budget < 2:
-            raise InputError(f"budget is {self.budget!r}: give a whole number of 2 or more queries an image")
+        check_count("budget", self.budget, 2, "queries an image")
         if not 0 < self.share <= 1:
             raise InputError(f"share {self.share:g} is no share of the pixels: give one above 0 and up to 1")
 
@@ -92,7 +91,7 @@ class SearchAttack(Attack):
         super().check_task(task)
         if self.targeted and task == "classification":
             raise InputError(
-                f"attack {type(self).__name__} can leave a class of a classifier, not aim at one: leave "
+                f"attack {self.called} can leave a class of a classifier, not aim at one: leave "
                 "targeted unset"
             )
 
@@ -128,7 +127,7 @@ class SearchAttack(Attack):
         """See `Attack.theory_codes`."""
         if context is not None and context.task == "classification":
             return None
-        labels, known = resolve(type(self).__name__, self.needs, len(clean_codes), labels, context)
+        labels, known = resolve(self.called, self.needs, len(clean_codes), labels, context)
         return -self._to_leave(clean_codes.to(torch.get_default_dtype()), labels, known)
 
     def _to_leave(self, codes: Tensor, labels: Tensor | None, context: AttackContext) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from hashrobust.errors import InputError
 from hashrobust.seeding import keyed_generator
 
-from ._context import as_multi_hot, class_count, label_vectors
+from ._context import as_multi_hot, check_tensor, class_count, label_vectors
 
 
 def draw_targets(
@@ -22,6 +22,8 @@ def draw_targets(
     Raises:
         InputError: the database holds no such vector for some query.
     """
+    for name, given in (("labels", labels), ("database_labels", database_labels), ("sample_ids", sample_ids)):
+        check_tensor(given, name)
     classes = class_count(labels, database_labels)
     queries = as_multi_hot(labels, classes, "labels").float()
     known = label_vectors(as_multi_hot(database_labels, classes, "database_labels"))

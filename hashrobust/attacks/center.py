@@ -78,6 +78,13 @@ class Center(GradientAttack):
             terms = s * (s - 2) if self.loss == "masked" else -terms
         return (terms * open_bits).sum(dim=1) / open_bits.sum(dim=1).clamp(min=1)
 
+    def at_goal(self, u: Tensor, clean: Clean, state: State) -> Tensor:
+        """No open bit is left to a masked loss."""
+        if self.loss in ("dot", "logit"):
+            return super().at_goal(u, clean, state)
+        s = u * state["center"]
+        return (s >= 0.5 if self.targeted else s <= -0.5).all(dim=1)
+
     def hard_objective(self, codes: Tensor, clean: Clean, state: State) -> Tensor:
         """Agreement with the center code (non-targeted) or its negative (targeted), in [-1, 1]."""
         agreement = (codes * state["center"]).mean(dim=1)

@@ -10,7 +10,7 @@ from hashrobust.attacks import AttackContext, Clean, GradientAttack, attacks
 from hashrobust.errors import InputError
 
 from ._average_precision import lowest, training_average_precision, training_counts
-from ._base import State
+from ._base import State, check_count
 from ._center import guide_codes, other_centers
 from ._context import required
 from .center import LOSSES, Center
@@ -39,8 +39,7 @@ class CenterMulti(GradientAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.others, int) or self.others < 1:
-            raise InputError(f"others is {self.others!r}: give a whole number of 1 or more centers")
+        check_count("others", self.others, of="centers")
         if self.loss not in LOSSES:
             raise InputError(f"unknown loss '{self.loss}' of attack center-multi: known: {', '.join(LOSSES)}")
 
@@ -76,6 +75,10 @@ class CenterMulti(GradientAttack):
     def objective(self, u: Tensor, images: Tensor, clean: Clean, state: State) -> Tensor:
         """That of the targeted `center` attack toward the center whose turn it is."""
         return self._toward.objective(u, images, clean, state)
+
+    def at_goal(self, u: Tensor, clean: Clean, state: State) -> Tensor:
+        """That of the targeted `center` attack."""
+        return self._toward.at_goal(u, clean, state)
 
     def hard_objective(self, codes: Tensor, clean: Clean, state: State) -> Tensor:
         """Average precision against the training codes, in [0, 1]."""

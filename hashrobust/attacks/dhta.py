@@ -11,7 +11,7 @@ from hashrobust.attacks import AttackContext, Clean, GradientAttack, attacks
 from hashrobust.errors import InputError
 from hashrobust.seeding import keyed_generator
 
-from ._base import State
+from ._base import State, check_count
 from ._center import hard_codes
 from ._context import required
 
@@ -54,8 +54,7 @@ class DHTA(GradientAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.anchors < 1:
-            raise InputError(f"anchors {self.anchors} gives no code to aim at: give 1 or more")
+        check_count("anchors", self.anchors, of="codes to aim at")
 
     @property
     def needs(self) -> frozenset[str]:

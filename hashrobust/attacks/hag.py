@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from hashrobust.attacks import Clean, GradientAttack, attacks
+from hashrobust.errors import InputError
 
+from ._alpha import auto_alpha
 from ._base import State
 
 
@@ -19,7 +21,8 @@ class HAG(GradientAttack):
 
     Yang et al., "Adversarial Examples for Hamming Space Search", IEEE Trans. Cybernetics 2020. Minimises
     (sum over open bits of u o u0 / m + 1)^2 + beta (sum over open bits of u / K)^2, where u0 = tanh(z0)
-    is the clean image's and the m open bits are those with |u - sign u0| < 1 + threshold.
+    is the clean image's and the m open bits are those with |u - sign u0| < 1 + threshold. Of outputs that are small
+    little is left but the balance: with alpha "auto" those whose mean |z0| is below 1 are scaled to that mean first.
     The shared parameters are those of `GradientAttack`.
 
     Args:
@@ -49,6 +52,14 @@ class HAG(GradientAttack):
         },
     }
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("beta", "threshold"):
+            if not getattr(self, name) >= 0:
+                raise InputError(
+                    f"{name} {getattr(self, name):g} lets bits be before they flip: give 0 or more"
+                )
+
     def _open_bits(self, u: Tensor, clean: Clean) -> Tensor:
         return (u - clean.codes).abs() < 1.0 + self.threshold
 
@@ -56,7 +67,8 @@ class HAG(GradientAttack):
         """See the class."""
         open_bits = self._open_bits(u, clean)
         count = open_bits.sum(dim=1).clamp(min=1)
-        similarity = (u * torch.tanh(clean.outputs) * open_bits).sum(dim=1) / count
+        scale = auto_alpha(clean.outputs).clamp(min=1.0) if self.alpha == "auto" else 1.0
+        similarity = (u * torch.tanh(scale * clean.outputs) * open_bits).sum(dim=1) / count
         balance = (u * open_bits).sum(dim=1) / u.shape[1]
         return ((similarity + 1.0) ** 2 + self.beta * balance**2) * open_bits.any(dim=1)
 

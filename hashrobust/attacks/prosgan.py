@@ -12,7 +12,7 @@ from hashrobust.errors import InputError
 from hashrobust.seeding import keyed_generator
 
 from ._alpha import alpha_at, check_alpha
-from ._base import State, call_model
+from ._base import State, call_model, check_count
 from ._center import hard_codes
 from ._context import Model, label_vectors, required, training_images
 from ._generator import Discriminator, Generator
@@ -70,9 +70,7 @@ class ProSGAN(PrototypeAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("epochs", 1), ("decay_epochs", 0), ("batch", 1)):
-            count = getattr(self, name)
-            if not isinstance(count, int) or count < least:
-                raise InputError(f"{name} is {count!r}: give a whole number of {least} or more")
+            check_count(name, getattr(self, name), least)
         if not isinstance(self.bounded, bool):
             raise InputError(f"bounded is {self.bounded!r}: give True or False")
         if not self.learning_rate > 0:
@@ -89,12 +87,14 @@ class ProSGAN(PrototypeAttack):
     def learn(self, model: Model, context: AttackContext) -> State:
         """The weights of the PrototypeNet and of the generator."""
         fitted = self.learn_prototypes(context)
-        like = training_images(context, torch.tensor([0])).float()
+        first = training_images(context, torch.tensor([0]))
         vectors = label_vectors(required(context.train_labels))
         known = AttackContext(
             train_codes=context.train_codes, train_labels=context.train_labels, fitted=fitted
         )
-        generator = self._train(model, self.prototypes(vectors, like, known), like, context)
+        like = first.float()  # as the networks here compute; the model does so in the precision of the images
+        prototypes = self.prototypes(vectors, like, known)
+        generator = self._train(lambda images: model(images.to(first.dtype)), prototypes, like, context)
         if not all(bool(weight.isfinite().all()) for weight in generator.parameters()):
             raise InputError(
                 f"the generator of prosgan diverged: give a learning rate below {self.learning_rate:g}"
@@ -128,13 +128,12 @@ class ProSGAN(PrototypeAttack):
                     context.before_step(0, step)
                 step += 1
                 images, aim = training_images(context, rows).to(like), prototypes[aims[rows].to(like.device)]
-                with torch.no_grad():
-                    alpha = alpha_at(self.alpha, epoch, epochs, call_model(model, images))
                 changed = (images + self._radius * generator(images, aim)).clamp(0, 1)
                 genuine, drawn = discriminator(images), discriminator(changed.detach())
                 judgement = ((genuine - 1).square().mean() + drawn.square().mean()) / 2
                 _step(optimizers[1], judgement, judges)
-                u = torch.tanh(alpha * call_model(model, changed))
+                z = call_model(model, changed)
+                u = torch.tanh(alpha_at(self.alpha, epoch, epochs, z) * z)
                 loss = (
                     self.weight * (changed - images).square().mean()
                     + 5 * (1 - (u * aim).mean())

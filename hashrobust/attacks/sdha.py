@@ -53,6 +53,10 @@ class SDHA(GradientAttack):
         super().__post_init__()
         if self.weight not in ("clamped", "smoothed"):
             raise InputError(f"unknown weight '{self.weight}' of attack sdha: give 'clamped' or 'smoothed'")
+        if not self.code_weight > 0:
+            raise InputError(
+                f"code_weight {self.code_weight:g} leaves codes where they are: give a weight above 0"
+            )
 
     @property
     def needs(self) -> frozenset[str]:

@@ -12,7 +12,7 @@ from hashrobust.errors import InputError
 from hashrobust.seeding import keyed_generator
 
 from ._alpha import alpha_at
-from ._base import State, call_model, input_gradient
+from ._base import State, call_model, check_count, input_gradient
 from ._center import hard_codes
 from ._context import Model, fitted_part, label_vectors, required, training_images
 from ._optimizers import OPTIMIZERS
@@ -48,8 +48,7 @@ class Universal(Center):
             raise InputError("attack uap fits a single perturbation: leave restarts at 1")
         if self.eot != 1:
             raise InputError("attack uap takes a mean over training images, not over passes: leave eot at 1")
-        if not isinstance(self.fit_batch, int) or self.fit_batch < 1:
-            raise InputError(f"fit_batch is {self.fit_batch!r}: give a whole number of 1 or more images")
+        check_count("fit_batch", self.fit_batch, of="images")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -150,5 +149,6 @@ class Universal(Center):
         targets = None if target is None else target.expand(len(rows), -1)
         state = self.prepare(clean.codes, labels[rows], replace(context, targets=targets))
         changed = project(images + change, *ball(images, self.epsilon)).requires_grad_(True)
-        u = self.relax(call_model(model, changed), alpha_at(self.alpha, step, self.steps, outputs))
+        z = call_model(model, changed)
+        u = self.relax(z, alpha_at(self.alpha, step, self.steps, z))
         return input_gradient(self.objective(u, changed, clean, state).sum(), changed).sum(dim=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -25,6 +26,8 @@ _BARS = {
     "exact": 0.7,
     "worst": 1.0,
 }  # what each bar of a model shows, and its shade
+_LETTERS = 20
+"""Of a model's name, on one line below its bars."""
 _BAR_WIDTH = 0.8 / len(_BARS)
 
 
@@ -116,7 +119,8 @@ def audit_bars(frame: pd.DataFrame, path: Path, also: Sequence[str] = ()) -> lis
         _draw_bars(axes, place, row)
         _draw_limits(axes, place, row)
     axes.set_xticks(
-        range(len(rows)), [f"{name}\n{row['verdict']}" for name, row in zip(_names(rows), rows, strict=True)]
+        range(len(rows)),
+        [f"{fill(name, _LETTERS)}\n{row['verdict']}" for name, row in zip(_names(rows), rows, strict=True)],
     )
     axes.set_ylabel(f"{_words(frame)} (%)")
     axes.set_title(
@@ -175,19 +179,23 @@ def _label(row: Any) -> str:
 
 
 def _models(rows: Sequence[Any]) -> list[str]:
-    """Labels of audits; models that were trained and attacked alike are told apart by their runs, audits of one run by
-    their controls.
+    """Labels of audits; models that were trained and attacked alike are told apart by their tasks, then by their runs,
+    audits of one run by their controls.
     """
     names = [_label(row) for row in rows]
-    for column in ("run", "control"):
+    for column in ("task", "run", "control"):
         values: dict[tuple[str, str], set[Any]] = {}
         for name, row in zip(names, rows, strict=True):
             values.setdefault((name, _budget(row)), set()).add(row.get(column))
         names = [
-            f"{name} ({column} {row[column]})" if len(values[name, _budget(row)]) > 1 else name
+            f"{name} ({_told(column, row[column])})" if len(values[name, _budget(row)]) > 1 else name
             for name, row in zip(names, rows, strict=True)
         ]
     return names
+
+
+def _told(column: str, value: Any) -> str:
+    return str(value) if column == "task" else f"{column} {value}"
 
 
 def _names(rows: Sequence[Any]) -> list[str]:

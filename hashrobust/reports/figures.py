@@ -19,6 +19,8 @@ from hashrobust.reports.summary import records, summarise, with_exact_twins
 Row = dict[str, Any]
 _PANEL = ("dataset", "backbone", "bits", "objective", "attack", "preset", "goal")
 _LINE = ("rule", "feedback_scale", "layers", "defence", "gradient")
+_MARKERS = "vPX*<>pd"
+"""Of lines that share rule and gradient with another one and differ in a further setting."""
 _THEORY: Row = {"color": "0.45", "linestyle": "-.", "linewidth": 1.2, "label": "theory (mean over runs)"}
 
 
@@ -27,8 +29,8 @@ def map_against_epsilon(frame: pd.DataFrame, path: Path, *, also: Sequence[str] 
     """mAP (t-mAP of targeted attacks) against epsilon, a panel an attack and objective, a colour a rule.
 
     Where any attack was run at several epsilons, those at a single one are left to the tables (`swept`).
-    Exact gradient solid, rule gradient dashed, another rule's feedback dotted in that rule's colour, a
-    defended model with diamonds;
+    Exact gradient solid, rule gradient dashed, another rule's feedback dotted in that rule's colour, another model's
+    gradient dashed and dotted, a defended model with diamonds, attacks of further settings with markers of their own;
     bands are one standard deviation over seeds, or the 95% interval over queries for one seed.
 
     Raises:
@@ -53,10 +55,13 @@ def _draw_epsilons(axis: Axes, panel: pd.DataFrame) -> None:
         c for c in summary.columns[: list(summary.columns).index("seeds")] if c not in (*_PANEL, "epsilon")
     ]
     spreads = set()
+    extra = [k for k in keys if k not in _LINE]
+    markers = iter(_MARKERS)
     for _, line in summary.groupby(keys, dropna=False, sort=False):
-        spreads.add(
-            _draw_line(axis, line.sort_values("epsilon"), metric, [k for k in keys if k not in _LINE])
-        )
+        stroke = _stroke(records(line)[0])
+        if any(not labels.is_missing(line[k].iloc[0]) for k in extra):
+            stroke["marker"] = next(markers, stroke["marker"])
+        spreads.add(_draw_line(axis, line.sort_values("epsilon"), metric, extra, stroke))
     theory = summary.groupby("epsilon")[f"theory_{metric}"].mean().dropna()
     if len(theory):
         axis.plot(255 * theory.index.to_numpy(), 100 * theory.to_numpy(), **_THEORY)
@@ -78,7 +83,7 @@ def _draw_epsilons(axis: Axes, panel: pd.DataFrame) -> None:
     axis.text(0.98, 0.98, note, transform=axis.transAxes, ha="right", va="top", fontsize=7.5, color="0.35")
 
 
-def _draw_line(axis: Axes, line: pd.DataFrame, metric: str, extra: Sequence[str]) -> str:
+def _draw_line(axis: Axes, line: pd.DataFrame, metric: str, extra: Sequence[str], stroke: Row) -> str:
     """Draw one rule and gradient from the clean score on; returns what its band covers."""
     first = records(line)[0]
     over_seeds = bool((line["seeds"] > 1).all())
@@ -95,7 +100,7 @@ def _draw_line(axis: Axes, line: pd.DataFrame, metric: str, extra: Sequence[str]
         100 * np.array([clean, *score]),
         color=colour,
         label=_line_name(first, extra),
-        **_stroke(first),
+        **stroke,
     )
     axis.fill_between(epsilons[1:], 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
     return "standard deviation over seeds" if over_seeds else "95% interval over queries"
@@ -104,6 +109,8 @@ def _draw_line(axis: Axes, line: pd.DataFrame, metric: str, extra: Sequence[str]
 def _stroke(row: Row) -> dict[str, Any]:
     gradient = str(row["gradient"])
     stroke: dict[str, Any] = {"linestyle": "-", "marker": "o", "markersize": 4}
+    if gradient == "transfer":
+        stroke["linestyle"] = (0, (6, 1, 1, 1, 1, 1))
     if labels.is_rule_gradient(gradient):
         dashes, marker = ("--", "s") if gradient == "rule" else (":", "^")
         stroke |= {"linestyle": dashes, "marker": marker, "markerfacecolor": "white"}

@@ -50,7 +50,8 @@ def _of_task(chosen: pd.DataFrame) -> list[str]:
         return [labels.sort_key(c, row[c]) for c in block]
 
     grouped = groupby(sorted(records(summary), key=key), key)
-    return [_paragraph(list(rows), block, score) for _, rows in grouped]
+    paragraphs = [_paragraph(list(rows), block, score) for _, rows in grouped]
+    return [paragraph for paragraph in paragraphs if paragraph]
 
 
 def _paragraph(rows: Sequence[Row], block: Sequence[str], score: str) -> str:
@@ -59,9 +60,11 @@ def _paragraph(rows: Sequence[Row], block: Sequence[str], score: str) -> str:
     exact = [row for row in rows if row["gradient"] == "exact"]
     by_rule = [row for row in rows if _says_something(row, score)]
     names = [_setting(column, rows[0][column]) for column in block if not labels.is_missing(rows[0][column])]
-    sentences = [f"{', '.join(names)}, at epsilon {labels.epsilon(epsilon)}."]
-    sentences += [_exact(exact, score)] if exact else []
-    sentences += [_gap(row, score) for row in _weakest(by_rule, score)]
+    told = [_exact(exact, score)] if exact else []
+    told += [_gap(row, score) for row in _weakest(by_rule, score)]
+    if not told:  # no attacker followed a gradient of the attacked model itself
+        return ""
+    sentences = [f"{', '.join(names)}, at epsilon {labels.epsilon(epsilon)}.", *told]
     if len({_label(row) for row in exact}) > 1 and max(row["seeds"] for row in rows) == 1:
         sentences.append("One seed: a difference of a few points between rules may be chance.")
     return " ".join(sentences)

@@ -16,6 +16,8 @@ RULES = (PRETRAINED, "bp", "fa", "dfa", "usf", "brsf", "frsf")
 
 MISSING = "—"
 
+_YES_OR_NO = {"True": "yes", "False": "no"}
+
 _NAMES = {
     "accuracy_8bit": "accuracy, 8-bit images",
     "map": "mAP",
@@ -126,7 +128,7 @@ def setting(column: str, value: Any) -> str:
         return epsilon(value)
     if isinstance(value, float):
         return f"{value:.6g}"
-    return str(value)
+    return _YES_OR_NO.get(str(value), str(value))
 
 
 def is_rule_gradient(gradient: str) -> bool:

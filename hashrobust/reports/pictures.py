@@ -46,7 +46,9 @@ def attack_examples(
         _draw_predictions(axis, arrays)
     else:
         _draw_results(axis, arrays, starts, shown)
-        figure.supxlabel("✓ green frame: relevant      ✗ red frame: not relevant", fontsize=9)
+        figure.supxlabel(
+            "✓ green frame: shares a label with the query      ✗ red frame: shares none", fontsize=9
+        )
     axis.set(xlim=(-0.1, width), ylim=(count, -0.1), aspect="equal")
     axis.axis("off")
     if title:

@@ -197,10 +197,13 @@ def _attacked(pair: Pair, metric: str) -> list[str]:
     exact = (
         _exact_beside(pair, metric) if pair.exact is None else _said(pair, _with_interval(pair.exact, metric))
     )
-    rule = (
-        f"(rule: {labels.number(metric, pair.rule.get(metric))})" if pair.rule is not None else labels.MISSING
-    )
+    rule = labels.MISSING if pair.rule is None else _in_brackets(labels.number(metric, pair.rule.get(metric)))
     return [exact, rule]
+
+
+def _in_brackets(number: str) -> str:
+    """A number by a rule's gradient."""
+    return number if number == labels.MISSING else f"(rule: {number})"
 
 
 def _said(pair: Pair, number: str) -> str:
@@ -223,6 +226,9 @@ def _summary(
     group_by = list(group_by or [c for c in GROUP_BY if c in frame.columns])
     if "rule" in group_by:
         group_by += [c for c in _WITH_RULE if c in frame.columns and c not in group_by]
+    # Clean scores differ with the queries, whether or not these would part any group.
+    if "queries" in frame.columns and frame["queries"].nunique() > 1 and "queries" not in group_by:
+        group_by.append("queries")
     if "rule" in frame.columns and "gradient" not in group_by:
         group_by.append("gradient")
     twins = [f"exact_{m}" for m in metrics if f"exact_{m}" in frame.columns]
@@ -253,7 +259,7 @@ def _metric_cells(pair: Pair, metric: str) -> list[str]:
         gap_without_rule = metric == "masking_gap" and pair.rule is None
         return [labels.MISSING if gap_without_rule else _mean(pair.row, metric)]
     exact = _exact_beside(pair, metric) if pair.exact is None else _said(pair, _mean(pair.exact, metric))
-    rule = f"(rule: {_mean(pair.rule, metric)})" if pair.rule is not None else labels.MISSING
+    rule = labels.MISSING if pair.rule is None else _in_brackets(_mean(pair.rule, metric))
     return [exact, rule]
 
 

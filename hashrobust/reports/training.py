@@ -18,7 +18,12 @@ from hashrobust.reports.style import CHANCE, grid, legend, save, styled
 
 @styled
 def training_curves(
-    history: pd.DataFrame, alignment: pd.DataFrame | None, path: Path, *, also: Sequence[str] = ()
+    history: pd.DataFrame,
+    alignment: pd.DataFrame | None,
+    path: Path,
+    *,
+    title: str = "",
+    also: Sequence[str] = (),
 ) -> list[Path]:
     """A run's loss and validation score by epoch and, where its rule has feedback weights, the angle of
     each layer's feedback to its weights and the ratio of their norms.
@@ -47,6 +52,8 @@ def training_curves(
     for axis in axes:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if title:
+        figure.suptitle(title, fontsize=10)
     return save(figure, path, also)
 
 

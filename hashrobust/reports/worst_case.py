@@ -160,7 +160,10 @@ def attack_name(row: Mapping[str, Any], *, gradient: bool = True) -> str:
         for name in sorted(row)
         if name.startswith("params.") and not labels.is_missing(row[name])
     ]
-    return ", ".join([f"{row['attack']}{preset}", *goal, *([words] if told else []), *own])
+    start = [] if labels.is_missing(row.get("warm_start")) else ["warm start"]
+    seed = row.get("attack_seed", 0)
+    drawn = [] if labels.is_missing(seed) or seed == 0 else [f"attack seed {seed:.0f}"]
+    return ", ".join([f"{row['attack']}{preset}", *goal, *([words] if told else []), *start, *own, *drawn])
 
 
 def _parameter(name: str, value: Any) -> str:

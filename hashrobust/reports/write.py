@@ -263,7 +263,7 @@ def _draw_training(run: Folder, path: Path, also: Sequence[str]) -> list[Path]:
     history = run.read_table("history.csv", made_by="finetune")
     aligned = run.has("alignment.csv")
     alignment = run.read_table("alignment.csv", made_by="finetune") if aligned else None
-    return training_curves(history, alignment, path, also=also)
+    return training_curves(history, alignment, path, title=run.name, also=also)
 
 
 def draw_examples(attack: Folder, path: Path, also: Sequence[str] = ()) -> list[Path]:

@@ -132,7 +132,10 @@ def draw_feedback(layer: nn.Module, rule: Rule, assignment: Assignment, *key: in
         return None
     drawn = drawn.to(weight)
     if assignment.norm is not None:
-        drawn *= assignment.norm / float(norm(feedback_weight(rule, weight, drawn, weight.dtype)))
+        length = float(norm(feedback_weight(rule, weight, drawn, weight.dtype)))
+        drawn *= (
+            assignment.norm / length if length else 1.0
+        )  # signs of weights that are all zero have no norm
     return drawn
 
 

@@ -134,7 +134,7 @@ def objective_for(
     for taken in sorted(set(facts) & set(params)):
         raise InputError(f"objective parameter '{taken}' follows from the model and the data: leave it out")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key_seed("objective", seed))
+        torch.default_generator.manual_seed(key_seed("objective", seed))  # that of the CPU alone
         objective = build_objective(name, **facts, **params)
     objective.check_labels(data.train.labels)
     return objective

@@ -72,6 +72,13 @@ def test_a_sample_at_the_optimum_is_finished() -> None:
     assert best.result().finished.tolist() == [True, True, False]
 
 
+def test_a_clean_image_below_the_optimum_is_finished() -> None:
+    assert BestIterates(clean([[-1.0, 0.0], [0.5, 0.0]]), scores, optimum=0.0).finished.tolist() == [
+        True,
+        False,
+    ]
+
+
 def test_an_optimum_whose_outputs_are_not_numbers_finishes_nobody() -> None:
     best = BestIterates(clean([[0.0, float("nan")]]), scores, optimum=0.0)
     assert best.finished.tolist() == [False]

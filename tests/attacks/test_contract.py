@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -174,6 +175,17 @@ def test_needs_are_enforced_by_name(attack: Attack, scene: Any) -> None:
     labels = scene.labels if "labels" in attack.needs else None
     given["task"] = scene.context.task
     attack(scene.model, scene.images, labels=labels, context=AttackContext(**given))
+
+
+def test_a_model_in_double_precision_is_attacked_in_it(attack: Attack, scene: Any) -> None:
+    model, images = copy.deepcopy(scene.model).double(), scene.images.double()
+    context = scene.context
+    if context.train_images is not None:
+        context = replace(context, train_images=context.train_images.double())
+    result = attack.run(model, images, labels=scene.labels, context=context)
+    assert result.images.dtype == torch.float64
+    assert inside_ball(result.images, images, attack.epsilon if attack.bounded else 1.0)
+    assert not torch.equal(result.images, images)
 
 
 def test_goal_and_theory_codes(attack: Attack, scene: Any) -> None:

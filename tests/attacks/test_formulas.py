@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,18 +42,26 @@ def check(values: Tensor, reference: list[Tensor], u: Tensor) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_hag() -> None:
+@pytest.mark.parametrize(
+    ("alpha", "size"), [(1.0, 1.0), ("A10", 0.01), ("auto", 5.0), ("auto", 1.0), ("auto", 0.01)]
+)
+def test_hag(alpha: float | str, size: float) -> None:
     u, clean = scores()
+    clean = replace(clean, outputs=size * clean.outputs)
     reference = []
     for b in range(len(u)):
         total, balance, m = torch.zeros(()).double(), torch.zeros(()).double(), 0
+        # As published u0 = tanh(z0), but for "auto" outputs that are small on the mean are taken as of size 1.
+        mean = sum(abs(z) for z in clean.outputs[b].tolist()) / K
+        scale = 1 / mean if alpha == "auto" and mean < 1 else 1.0
         for k in range(K):
             if abs(u[b, k].item() - clean.codes[b, k].item()) < 1.5:
-                total = total + u[b, k] * math.tanh(clean.outputs[b, k].item())
+                total = total + u[b, k] * math.tanh(scale * clean.outputs[b, k].item())
                 balance = balance + u[b, k]
                 m += 1
         reference.append((total / m + 1) ** 2 + 0.7 * (balance / K) ** 2)
-    check(build_attack("hag", beta=0.7).objective(u, clean.images, clean, {}), reference, u)  # type: ignore[attr-defined]
+    attack: Any = build_attack("hag", beta=0.7, alpha=alpha)
+    check(attack.objective(u, clean.images, clean, {}), reference, u)
 
 
 def test_hag_with_all_bits_done_is_zero_and_not_nan() -> None:
@@ -64,6 +73,29 @@ def test_hag_with_all_bits_done_is_zero_and_not_nan() -> None:
     assert torch.autograd.grad(loss.sum(), u)[0].isfinite().all()
     assert attack.finished(u, clean, {}).all()
     assert not attack.finished(torch.full_like(u, float("nan")), clean, {}).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "targeted"),
+    [("center", {}, False), ("center", {"targeted": True}, True), ("center-multi", {}, True)],
+)
+@pytest.mark.parametrize("loss", ["masked", "saat", "dot", "logit"])
+def test_a_masked_loss_is_at_its_goal_where_its_gradient_is_zero(
+    name: str, params: dict[str, bool], targeted: bool, loss: str
+) -> None:
+    attack: Any = build_attack(name, loss=loss, **params)
+    _, clean = scores()
+    goal = clean.codes if targeted else -clean.codes
+    state = {"center": clean.codes}
+    for u, there in (
+        (0.6 * goal, loss in ("masked", "saat")),
+        (0.4 * goal, False),
+        (goal * torch.nan, False),
+    ):
+        u = u.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(attack.objective(u, clean.images, clean, state).sum(), u)
+        assert attack.at_goal(u.detach(), clean, state).tolist() == [there] * len(u)
+        assert not there or not gradient.any()
 
 
 @pytest.mark.parametrize("weight", ["clamped", "smoothed", "targeted"])

@@ -87,13 +87,13 @@ def test_the_last_update_is_included(linear: Build) -> None:
 
 
 def slow_pgd(model: nn.Module, image: Tensor, code: Tensor, epsilon: float, steps: int) -> Tensor:
-    """One image by plain signed descent on tanh(z / mean |z0|) . code / K, best by hard then relaxed."""
-    scale = model(image[None]).abs().mean().item()
+    """One image by plain signed descent on tanh(z / mean |z|) . code / K, best by hard then relaxed."""
     candidates = [image]
     x = image.clone()
     for _ in range(steps):
         leaf = x.clone().requires_grad_(True)
-        (torch.tanh(model(leaf[None])[0] / scale) * code).mean().backward()
+        z = model(leaf[None])[0]
+        (torch.tanh(z / z.detach().abs().mean()) * code).mean().backward()
         x = (x - 1 / 255 * leaf.grad.sign()).clamp(image - epsilon, image + epsilon).clamp(0, 1)  # type: ignore[union-attr]
         candidates.append(x)
 
@@ -270,6 +270,26 @@ def test_default_alpha_does_not_saturate_whatever_the_scale_of_the_outputs(scale
     )
     torch.testing.assert_close(scaled.objective, plain.objective)
     assert (scaled.zero_gradients == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3])
+def test_small_outputs_do_not_leave_hag_to_its_balance(scale: float, scene: Any) -> None:
+    assert scene.model(scene.images).abs().mean(dim=1).max() < 1
+    plain, scaled = (
+        build_attack("hag", steps=30).run(lambda x, s=s: s * scene.model(x), scene.images)
+        for s in (1.0, scale)
+    )
+    torch.testing.assert_close(scaled.objective, plain.objective)
+
+
+def test_default_alpha_follows_outputs_that_grow_in_the_ball(linear: Build) -> None:
+    """All bits of the clean image are near zero, elsewhere in the ball far from it, where tanh would be flat."""
+    bits = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    images = torch.full((4, 1, 8, 8), 0.5)
+    model = linear(200 * bits, -200 * 0.5 * bits.sum(dim=1) + 0.1)
+    assert model(images).abs().max() < 0.2
+    result = build_attack("hag", steps=30).run(model, images, context=AttackContext())
+    assert (result.zero_gradients == 0).all() and (result.objective < -0.5).all()
 
 
 def test_a10_runs_through_the_tenths() -> None:

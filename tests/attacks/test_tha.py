@@ -172,3 +172,12 @@ def test_what_does_not_fit_is_refused(scene: Any) -> None:
     blank = AttackContext(train_codes=scene.context.train_codes, train_labels=torch.zeros(40, 4).byte())
     with pytest.raises(InputError, match="train_labels hold no label"):
         attack.fit(scene.model, blank)
+
+
+def test_fitting_leaves_the_random_state_of_every_device_alone(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a device was seeded"))
+    state = torch.get_rng_state()
+    build_attack("tha", prototype_steps=1).fit(scene.model, scene.context)
+    assert torch.equal(torch.get_rng_state(), state)

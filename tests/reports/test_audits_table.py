@@ -25,3 +25,10 @@ def test_models_trained_and_attacked_alike_are_told_apart_by_their_runs_or_contr
     ]
     names = [row[0] for row in audits_table(pd.DataFrame(rows)).rows]
     assert names == ["bp (run one)", "bp (run two)", "bp", "frsf (control one)", "frsf (control two)"]
+
+
+def test_a_hashing_model_and_a_classifier_are_told_apart_by_their_tasks() -> None:
+    shared = {"backbone": "lenet", "rule": "frsf", "verdict": "PASS", "steps": 50, "restarts": 2}
+    rows = [{**shared, "run": task, "task": task} for task in ("hashing", "classification")]
+    names = [row[0] for row in audits_table(pd.DataFrame(rows)).rows]
+    assert names == ["frsf (hashing)", "frsf (classification)"]

@@ -5,11 +5,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from hashrobust.errors import InputError, StoreError
 from hashrobust.experiments.store import list_runs
-from hashrobust.reports.figures import map_against_epsilon, masking_gap_bars, swept
+from hashrobust.reports.figures import _draw_epsilons, map_against_epsilon, masking_gap_bars, swept
 from hashrobust.reports.filters import filter_frame
 from hashrobust.reports.frame import results_frame
 from hashrobust.reports.pictures import attack_examples, search_picture
@@ -74,6 +75,23 @@ def test_legends_name_a_parameter_only_where_it_was_set(make, tmp_path):
     (path,) = map_against_epsilon(results_frame(tmp_path / "results"), tmp_path / "figure.svg")
     words = re.findall(r"<!-- (.*?) -->", path.read_text())
     assert "bp, exact gradient" in words and "bp, exact gradient, loss dot" in words
+
+
+def test_transfer_and_further_settings_do_not_look_like_the_attack_itself(make, tmp_path):
+    run = make["run"](tmp_path / "results", "bp", 0)
+    for number, settings in enumerate(({}, {"surrogate": "other"}, {"params": {"loss": "dot"}})):
+        for epsilon in (4, 8):
+            make["attack"](run, 0.5 - 0.1 * number, attack="center", epsilon=epsilon / 255, **settings)
+    frame = results_frame(tmp_path / "results")
+    axis = Figure().subplots()
+    _draw_epsilons(axis, frame[frame["attack"] != "none"])
+    drawn = {line.get_label(): (line.get_linestyle(), line.get_marker()) for line in axis.lines}
+    own = drawn["bp, exact gradient"]
+    transfer, dot = (
+        next(look for name, look in drawn.items() if words in name) for words in ("bp, transfer", "loss dot")
+    )
+    assert own == ("-", "o") and len({own, transfer, dot}) == 3
+    assert transfer[0] != "-" and dot[0] == "-"
 
 
 def test_rule_gradient_is_drawn_with_its_exact_twin_even_when_that_is_filtered_out(frame):

@@ -61,6 +61,15 @@ def test_no_rule_number_without_its_exact_twin(tmp_path, make):
     assert "50.0" not in "".join(paragraphs(tmp_path))
 
 
+def test_attacks_by_other_models_gradients_have_no_paragraph(tmp_path, make):
+    run = make["run"](tmp_path, "bp", 0)
+    make["attack"](run, 0.2, gradient="transfer", surrogate="other", **CENTER)
+    assert paragraphs(tmp_path) == []
+    make["attack"](run, 0.1, **CENTER)
+    (text,) = paragraphs(tmp_path)
+    assert "to 10.0% for bp (center)" in text
+
+
 def test_one_seed_is_named_where_rules_are_compared(tmp_path, make):
     for rule in ("frsf", "bp"):
         make["attack"](make["run"](tmp_path, rule, 0), 0.2, **CENTER)

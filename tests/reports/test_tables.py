@@ -234,7 +234,7 @@ def test_defended_runs_stand_by_themselves(tmp_path, make):
     only = summary_table(filter_frame(frame, ["defence=center-at", "attack=center"]), ["rule"], ["map"])
     assert only.rows[0][0] == "bp + center-at"
     (sentence,) = findings(frame)
-    assert "to 21.0% for bp (center), from 90.5% to 61.0% for bp + center-at (center)" in sentence
+    assert "from 90.5% to 21.0% for bp (center), from 90.5% to 61.0% for bp + center-at (center)" in sentence
 
 
 def test_usual_presets_and_goals_need_no_column(tmp_path, make):
@@ -283,3 +283,29 @@ def test_tables_of_one_seed_fit_a_terminal(frame):
         assert lines[0] == lines[1]
         for row in table.rows:
             assert any(row[-1] in line and row[0] in line for line in narrow.file.getvalue().splitlines())
+
+
+def test_the_number_of_queries_is_told_where_attacks_differ_in_it(tmp_path, make):
+    """Clean scores differ with the queries: without a word on them one model would seem to have two."""
+    run = make["run"](tmp_path, "bp", 0)
+    for attack, queries in {"center": 40, "hag": 20}.items():
+        folder = make["attack"](run, 0.2, attack=attack, epsilon=8 / 255)
+        metrics = folder.read_json("metrics.json", made_by="attack")
+        folder.write_json("metrics.json", metrics | {"queries": queries})
+    frame = results_frame(tmp_path)
+    shown = cells(summary_table(frame, None, ["clean_map", "map"]))
+    assert {(row["attack"], row["queries"]) for row in shown} >= {("center", "40"), ("hag", "20")}
+    alone = summary_table(filter_frame(frame, ["attack=center"]), None, ["clean_map", "map"])
+    assert "queries" not in alone.columns
+
+
+def test_a_rule_gradient_without_a_score_is_a_dash(tmp_path, make):
+    run = make["run"](tmp_path, "frsf", 0)
+    make["attack"](run, 0.2, attack="dhta", epsilon=8 / 255)
+    make["attack"](run, 0.2, attack="center", epsilon=8 / 255, gradient="rule")
+    text = rendered(summary_table(results_frame(tmp_path), None, ["map", "t_map"]))
+    assert "(rule: 20.0)" in text and "(rule: —)" not in text
+
+
+def test_what_is_so_or_not_is_said_with_yes_or_no():
+    assert (labels.setting("warm_start", True), labels.setting("random_start", False)) == ("yes", "no")

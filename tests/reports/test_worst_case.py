@@ -20,6 +20,7 @@ from hashrobust.reports.frame import results_frame
 from hashrobust.reports.worst_case import (
     NO_ATTACK,
     WorstCase,
+    attack_name,
     worst_case_frame,
     worst_case_tables,
     worst_cases,
@@ -115,6 +116,20 @@ def test_attacks_of_one_name_are_told_apart(tmp_path: Path, make: Make) -> None:
     made = [make["attack"](run, 0.5, attack="center", epsilon=EPSILON, batch_size=n) for n in (50, 100)]
     (case,) = worst_cases(results_frame(tmp_path), tmp_path)
     assert set(case.attacks) == {f"center, exact gradient [{attack.name}]" for attack in made}
+
+
+def test_a_warm_start_and_another_seed_are_told(tmp_path: Path, make: Make) -> None:
+    run = make["run"](tmp_path, "bp", 0)
+    for own in ({}, {"start_epsilons": (4 / 255,)}, {"seed": 3}):
+        make["attack"](run, 0.3, attack="center", epsilon=8 / 255, **own)
+    names = {
+        attack_name(row) for row in results_frame(tmp_path).to_dict("records") if row["attack"] != "none"
+    }
+    assert names == {
+        "center, exact gradient",
+        "center, exact gradient, warm start",
+        "center, exact gradient, attack seed 3",
+    }
 
 
 def test_classification_counts_correct_answers(tmp_path: Path) -> None:

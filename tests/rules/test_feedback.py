@@ -248,6 +248,17 @@ def test_buffers_follow_the_model_and_stay_out_of_its_state_dict() -> None:
     assert model.to("meta")["conv"].feedback.device == moved["conv"].weight.device
 
 
+def test_a_redraw_for_weights_that_have_become_zero_carries_no_error() -> None:
+    """As of a layer that was pruned: no factor gives nothing a norm."""
+    layer = nn.Linear(3, 2)
+    convert(layer, "brsf", scale="matched")
+    nn.init.zeros_(layer.weight)
+    redraw_feedback(layer, 1)
+    x = torch.ones(1, 3, requires_grad=True)
+    layer(x).sum().backward()
+    assert torch.equal(x.grad, torch.zeros(1, 3)) and feedback_state(layer)[""].isfinite().all()
+
+
 def test_alignment_against_numpy() -> None:
     torch.manual_seed(0)
     model = network()

@@ -57,8 +57,8 @@ def verdict_sentence(word: str, found: Sequence[Check], numbers: Mapping[str, An
         sentences.append("It and its control are unequally good unattacked: no verdict on their difference.")
     elif "claimed_advantage" in numbers:
         sentences.append(
-            f"By the rule's gradient it leads backpropagation by {_points(numbers['claimed_advantage'])} points, "
-            f"in the worst case by {_advantage(numbers)}."
+            f"By the rule's gradient it leads backpropagation by {_points(numbers['claimed_advantage'])} points, in "
+            f"the worst case by {_advantage(numbers)}."
         )
     elif "advantage" in numbers:
         sentences.append(f"In the worst case it leads its control by {_advantage(numbers)}.")

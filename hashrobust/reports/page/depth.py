@@ -88,8 +88,9 @@ def depth_figure(audits: Sequence[Audited]) -> Figure | None:
         choices=[choice("setting", "Setting", series), choice("measure", "Measure", series)],
         series=in_order(series),
         x_title="layers from the output inward",
+        x_ticks=[(depth, str(depth)) for depth in sorted({x for line in series for x in line.x})],
         y_titles={word: axis for word, axis, _ in MEASURES.values()},
-        from_zero=False,
+        from_zero=True,
     )
 
 

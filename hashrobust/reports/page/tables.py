@@ -119,6 +119,7 @@ def _group_cells(group: Group, twin: Group | None) -> dict[str, str]:
         "attack": group.attack,
         "epsilon": labels.epsilon(group.epsilon),
         "score": labels.name(metric),
+        "queries": labels.setting("queries", group.row.get("queries")),
         "seeds": str(len(group.members)),
         "clean": percent(group.mean(f"clean_{metric}")),
         "exact gradient": exact_cell(group, exact),

@@ -174,10 +174,10 @@ def _on_audits(audits: Sequence[Audited]) -> str:
     verdicts: dict[str, dict[str, None]] = {}
     for audit in audits:
         verdicts.setdefault(str(audit.found["verdict"]), {})[audit.model] = None
-    words = {"PASS": "pass", "FAIL": "fail", "INCOMPLETE": "incomplete"}
+    order = ("PASS", "FAIL", "INCOMPLETE")
     said = [
-        f"{words.get(word, word)}: {', '.join(sorted(verdicts[word], key=labels.rule_rank))}"
-        for word in sorted(verdicts, key=lambda w: list(words).index(w) if w in words else len(words))
+        f"{word} for {', '.join(sorted(verdicts[word], key=labels.rule_rank))}"
+        for word in sorted(verdicts, key=lambda w: order.index(w) if w in order else len(order))
     ]
     return f"Audits: {'; '.join(said)}." if said else ""
 
@@ -200,6 +200,7 @@ def glance_table(
             "attack": group.attack,
             "epsilon": labels.epsilon(group.epsilon),
             "score": labels.name(metric),
+            "queries": labels.setting("queries", group.row.get("queries")),
             "clean": percent(group.mean(f"clean_{metric}")),
             "exact gradient": exact_cell(group, glance.exact),
             "(rule gradient)": f"(rule: {own_spread(glance.rule)})" if glance.rule else labels.MISSING,

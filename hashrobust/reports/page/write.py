@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from hashrobust.errors import InputError, StoreError
+from hashrobust.errors import InputError, StoreError, UnwritableError
 from hashrobust.experiments import store
 from hashrobust.reports.page.body import body
 from hashrobust.reports.page.markup import Markup, join, json_script, tag
@@ -33,11 +33,13 @@ def write_page(results: Path, path: Path, *, filters: Sequence[str] = (), publis
     try:
         with store.sealed_writing(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
-    except (OSError, StoreError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
+    except (OSError, UnwritableError) as error:
+        cause = error.__cause__ if isinstance(error, UnwritableError) else error
         reason = getattr(cause, "strerror", None) or cause
-        kind = type(error) if isinstance(error, StoreError) else StoreError
-        raise kind(f"page '{path}' cannot be written ({reason}): name another file with --html") from error
+        kind = UnwritableError if isinstance(error, UnwritableError) else StoreError
+        raise kind(
+            f"page '{path}' cannot be written ({reason}): make room or name another file with --html"
+        ) from error
     return path
 
 
@@ -45,7 +47,8 @@ def check_place(path: Path) -> None:
     """Refuse a place where no page can be written, before any work.
 
     Raises:
-        InputError: it is a folder, or its folder is missing or not writable.
+        InputError: it is a folder, or its folder is missing.
+        UnwritableError: its folder is not writable.
     """
     if path.is_dir():
         raise InputError(f"page '{path}' is a folder: name a file in it, such as --html {path / 'page.html'}")
@@ -54,8 +57,9 @@ def check_place(path: Path) -> None:
             f"folder '{path.parent}' of page '{path}' does not exist: make it, or name another file"
         )
     if not os.access(path.parent, os.W_OK):
-        raise InputError(
-            f"folder '{path.parent}' of page '{path}' is not writable: name another file with --html"
+        raise UnwritableError(
+            f"folder '{path.parent}' of page '{path}' is not writable (no permission, or the disk is read-only): name "
+            "another file with --html"
         )
 
 

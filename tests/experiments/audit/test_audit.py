@@ -176,6 +176,19 @@ def test_the_plan_holds_the_whole_suite() -> None:
     assert cells["more restarts"]["restarts"] == 2 * cells["main"]["restarts"]
 
 
+def test_an_attack_that_reached_its_goal_is_not_taken_for_one_without_a_gradient(
+    data: Any, tmp_path: Path
+) -> None:
+    """Of few bits all are flipped soon; from there on the masked loss has nothing to say."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    report = hr.audit(model, data, results=tmp_path, **(SETTINGS | {"epsilon": 0.3, "restarts": 1}))
+    table = report.folder.read_table("queries.parquet", made_by="audit")
+    theory = report.headline["theory_map"]
+    assert table["main"].mean() < theory + 0.1
+    assert report.status("zero or non-finite gradients") == "PASS", str(report)
+
+
 def test_models_that_match_are_compared_and_others_are_not(
     plain: hr.HashModel, twin: hr.HashModel, audited: Callable[..., AuditReport]
 ) -> None:

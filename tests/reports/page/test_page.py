@@ -64,7 +64,7 @@ def test_the_verdict_quotes_audits(tmp_path: Path, make: Make) -> None:
         main = make["attack"](run, 0.2, attack="center", epsilon=EPSILON)
         make["audit"](run, {"main": main}, verdict=word)
     found = gather(tmp_path)
-    assert "Audits: pass: bp; fail: frsf." in found.verdict
+    assert "Audits: PASS for bp; FAIL for frsf." in found.verdict
     assert [row["verdict"] for row in cells(named(found.tables, "audits"))] == ["PASS", "FAIL"]
     assert found.glance is not None
     assert {row["rule"]: row["audit"] for row in cells(found.glance)} == {"bp": "PASS", "frsf": "FAIL"}
@@ -145,6 +145,7 @@ def test_figure_of_depth(tmp_path: Path, make: Make) -> None:
     (figure,) = [f for f in gather(tmp_path).figures if f.identifier == "depth"]
     cosine = next(s for s in figure.series if s.choices["measure"].startswith("cosine"))
     assert cosine.y == pytest.approx([0.9, 0.45, 0.3]) and "conv1" in cosine.text[2]
+    assert figure.x_ticks == [(0, "0"), (1, "1"), (2, "2")]
 
 
 def test_worst_case_is_an_attack_of_its_own(results: Path) -> None:

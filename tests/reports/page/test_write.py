@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hashrobust.errors import HashRobustError, InputError
+from hashrobust.errors import HashRobustError, InputError, StoreError
 from hashrobust.reports.page import write_page
 from hashrobust.reports.page.markup import json_script, tag
 
@@ -111,9 +112,20 @@ def test_a_place_that_cannot_be_written_is_told(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "touch", full)
-    with pytest.raises(HashRobustError, match=r"page '.*page.html'.*name another file") as raised:
+    with pytest.raises(HashRobustError, match=r"page '.*page.html'.*make room or name") as raised:
         write_page(results, tmp_path / "page.html")
     assert raised.value.exit_code == 1
+    # A read-only disk: to root, who may write anywhere else, it says the same.
+    monkeypatch.setattr(os, "access", lambda place, how: False)
+    with pytest.raises(HashRobustError, match=r"page.html' is not writable .no permission, or") as raised:
+        write_page(results, tmp_path / "page.html")
+    assert raised.value.exit_code == 1
+
+
+def test_a_damaged_list_of_its_folder_is_told_by_its_name(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "checksums.json").write_text("{")
+    with pytest.raises(StoreError, match=r"checksums.json' is damaged"):
+        write_page(results, tmp_path / "page.html")
 
 
 def test_no_torch_no_faiss(results: Path, tmp_path: Path) -> None:
