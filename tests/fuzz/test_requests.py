@@ -119,6 +119,14 @@ def test_a_number_of_thousands_of_digits_is_no_toml(worker, file):
     assert "is no TOML" in worker("study", file)["refused"]
 
 
+def test_a_bracket_before_many_spaces_is_read_at_once(worker, file):
+    """It might begin a table, whose line is looked for."""
+    file.write_text(
+        STUDY.replace("[8, 16]", f"[[{' ' * 20_000}8, 16]]".replace("[[", "[\n[", 1).replace("8", "\n8", 1))
+    )
+    assert "is no whole number" in worker("study", file)["refused"]
+
+
 NUMBERS = re.compile(r"(?<![\w/.\"@-])\d+(?:\.\d+)?(?![\w/.\"])")
 
 

@@ -15,7 +15,7 @@ from hashrobust.experiments.documents import Place, place_of_too_much
 Keys = Place
 """Where something stands: keys of tables, and positions in arrays of tables from 0."""
 
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\s\[\]](?:[^\[\]]*[^\s\[\]])?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*([A-Za-z0-9_."'-]+)\s*=""")
 
 
