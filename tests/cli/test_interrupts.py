@@ -56,8 +56,8 @@ def test_ctrl_c_keeps_what_is_finished(cli, results, monkeypatch, words, ctrl_c)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_stop_a_real_process(zygote, tmp_path, number):
-    words = ("finetune", "--epochs", 5000, "--patience", 0, "--threads", 1, "--results", tmp_path)
-    process = zygote.start(*words)
+    words = ("finetune", "--image-size", 16, "--epochs", 5000, "--patience", 0, "--threads", 1)
+    process = zygote.start(*words, "--results", tmp_path)
     while "epoch 1:" not in process.said:
         assert process.wait(0.01) is None, process.said
     process.send_signal(number)
