@@ -63,5 +63,5 @@ def test_attacks_with_labels_and_a_context() -> None:
     images, labels = data.query.images[:5], data.query.labels[:5]
     adversarial = attack(model, images, labels=labels, context=context)
     assert 0 < float((adversarial - images).abs().max()) <= 8 / 255 + 1e-6
-    with pytest.raises(hr.InputError, match="Center needs labels"):
+    with pytest.raises(hr.InputError, match="attack center needs labels"):
         attack(model, images, context=context)
