@@ -5,7 +5,9 @@ set -eu
 results=${1:-results/demo}
 # The networks are tiny: a second thread gains little, and loses much where the machine is busy.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-say() { printf '\n\033[1m%s\033[0m\n' "$1"; }
+bold='' plain=''
+if test -t 1 && test -z "${NO_COLOR:-}"; then bold='\033[1m' plain='\033[0m'; fi
+say() { printf "\n$bold%s$plain\n" "$1"; }
 note() { printf '  %s\n' "$1"; }
 
 say "1. Pre-train LeNet with backpropagation, as a classifier, on the 500 images of the train split"
