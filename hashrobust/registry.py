@@ -37,7 +37,9 @@ MANY = 30
 
 def did_you_mean(name: str, known: list[str]) -> str:
     """A suggestion for a mistyped name, followed by all known names, or the nearest of many."""
-    close = difflib.get_close_matches(name.lower(), known, n=1)
+    close = difflib.get_close_matches(name.lower(), known)
+    # Letters in the wrong order are the likelier slip: "hga" is meant for "hag", though "tha" is as near.
+    close.sort(key=lambda other: sorted(other) != sorted(name.lower()))
     suggestion = f"did you mean '{close[0]}'? " if close else ""
     if len(known) <= MANY:
         return f"{suggestion}known: {', '.join(known)}"

@@ -53,6 +53,7 @@ def test_unknown_names_suggest_the_nearest(shapes: Registry[float]) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown shape 'Sqare': did you mean 'square'.*any, square"):
         shapes.build("Sqare")
     assert "did you mean" not in did_you_mean("zzz", ["square"])
+    assert did_you_mean("hga", ["tha", "hag", "ha"]).startswith("did you mean 'hag'?")
 
 
 def test_unknown_and_missing_parameters_are_named(shapes: Registry[float]) -> None:
