@@ -27,16 +27,6 @@ def staged_rule(config: RuleConfig, model: Network) -> StagedRule:
     )
 
 
-def convert_to_first(staged: StagedRule, model: Network) -> list[ConversionReport]:
-    """Convert a network to the first of its rules, once to each of the others before; a report for each rule.
-
-    Raises:
-        InputError: one of them cannot be, or a pattern of layers fits none.
-    """
-    reports = [staged.convert(model, stage.rule) for stage in reversed(staged.stages)]
-    return reports[::-1]
-
-
 def record_conversion(folder: Folder, reports: list[ConversionReport], progress: Progress) -> None:
     """Say which layers follow which rule, and keep those of the last, which is the run's."""
     for report in reports:

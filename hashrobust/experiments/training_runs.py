@@ -22,7 +22,7 @@ from hashrobust.experiments.config import (
     TrainingConfig,
     preset_values,
 )
-from hashrobust.experiments.conversion import convert_to_first, record_conversion, staged_rule
+from hashrobust.experiments.conversion import record_conversion, staged_rule
 from hashrobust.experiments.environment import (
     check_fingerprint,
     choose_device,
@@ -168,7 +168,7 @@ def rule_run(
     for line in data.skipped_lines():
         progress.say(line)
     staged = staged_rule(config, model)
-    reports = convert_to_first(staged, model)
+    reports = staged.convert_to_first(model)
     path = results / config.run_name
     if parallel.same(not overwrite and _is_done(path, task, config, data, MODEL, FEEDBACK, "history.csv")):
         progress.say(f"{path.name} is done already")

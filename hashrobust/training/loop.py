@@ -71,6 +71,8 @@ class Loop:
                 f"the last rule begins after epoch {self.selects_after}, and there are {options.epochs}: "
                 "give more epochs, or switch earlier"
             )
+        if staged:
+            staged.convert_to_first(model)  # what is wrong with a later stage is found before any work
         self.validate, self.score = validate, score
         self.checkpoints, self.progress = checkpoints, progress
         self.optimizer = self._build_optimizer()

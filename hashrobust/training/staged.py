@@ -58,3 +58,13 @@ class StagedRule:
         device = next((parameter.device for parameter in model.parameters()), None)
         probe = None if self.probe is None else self.probe.to(device)
         return convert(model, rule, seed=self.seed, scale=self.scale, layers=layers, probe=probe)
+
+    def convert_to_first(self, model: nn.Module) -> list[ConversionReport]:
+        """Convert a model to the first rule, once to each of the others before; a report for each rule, in their order.
+
+        Raises:
+            UnknownNameError: there is no such rule.
+            InputError: the model cannot be converted to one of them, or a pattern of layers fits none.
+        """
+        reports = [self.convert(model, stage.rule) for stage in reversed(self.stages)]
+        return reports[::-1]

@@ -128,6 +128,24 @@ def test_a_beginning_of_it_carries_the_last_rule(digits: RetrievalDataset, steps
     assert result.alignment == []
 
 
+@pytest.mark.parametrize(
+    ("text", "how", "message"),
+    [
+        ("bp@2,frfs", {}, "unknown rule 'frfs': did you mean 'frsf'"),
+        ("bp@2,dfa", {"scale": "matched"}, "no V whose norm"),
+        ("bp@2,frsf", {"layers": "haed"}, "layers 'haed' fit no module"),
+    ],
+)
+def test_a_later_stage_that_cannot_be_is_refused_before_any_epoch(
+    digits: RetrievalDataset, text: str, how: dict[str, Any], message: str
+) -> None:
+    kept, model = Kept(), new_model()
+    staged = StagedRule.parse(text, **how)
+    with pytest.raises(InputError, match=message):
+        finetune(model, digits, staged=staged, epochs=4, checkpoints=kept, **HOW)
+    assert kept.states == [] and same(dict(model.state_dict()), dict(new_model().state_dict()))
+
+
 def test_a_last_stage_that_never_begins_is_refused(digits: RetrievalDataset) -> None:
     with pytest.raises(InputError, match="begins after epoch 3, and there are 3"):
         train(digits, "bp@3,frsf", epochs=3)
