@@ -60,6 +60,8 @@ def test_outputs_that_are_not_numbers_are_worth_nothing() -> None:
     relaxed = offered(best, 0.1, [[1.0, 7.0], [0.0, float("inf")], [1.0, 100.0]])
     assert relaxed.tolist() == [7.0, float("inf"), 100.0]
     assert kept(best) == pytest.approx([0.1, 0.0, 0.1])
+    offered(best, 0.2, [[1.0, 8.0], [1.0, 6.0], [1.0, 101.0]])
+    assert kept(best) == pytest.approx([0.1, 0.0, 0.1])  # the second is still worth 5
 
 
 def test_a_sample_at_the_optimum_is_finished() -> None:
