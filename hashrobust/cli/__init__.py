@@ -153,6 +153,7 @@ def _first_words(error: Exception) -> str:
 def _usage(error: Any) -> str:
     """A usage error as one sentence that names the command's help."""
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "hashrobust"
+    named = [word for word in sys.argv[1:2] if any(word in commands for commands in _COMMANDS.values())]
+    command = context.command_path if context is not None else " ".join(["hashrobust", *named])
     sentence = " ".join(error.format_message().split()).rstrip(".")
     return f"{sentence}: see `{command} --help`"

@@ -202,7 +202,8 @@ def command(
         if not json:
             print(folder.path)
     attack = "center" if task == "hashing" else "pgd"
-    progress.say(f"next: hashrobust attack {folders[-1].path} --attack {attack} --gradient exact,rule")
+    by_rule = "" if settings["rule"].rpartition(",")[2] == "bp" else " --gradient exact,rule"
+    progress.say(f"next: hashrobust attack {folders[-1].path} --attack {attack}{by_rule}")
     if json:
         print_json([{"run": str(folder.path), **folder.config} for folder in folders])
 

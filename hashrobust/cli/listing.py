@@ -133,10 +133,12 @@ def _runs(results: Path, json: bool) -> None:
 
 
 def _run(run: Folder) -> dict[str, Any]:
-    from hashrobust.experiments.store import FOREIGN
+    from hashrobust.experiments.store import AT_EPOCH, FOREIGN
 
     made = {FOREIGN: "imported", "pretrain": "pre-trained"}.get(run.config["task"], "trained")
-    finished = run.config["task"] == FOREIGN or run.has("model.safetensors", "history.csv")
+    # What a run was at one of its epochs has no history of its own.
+    needed = ("model.safetensors",) if AT_EPOCH in run.name else ("model.safetensors", "history.csv")
+    finished = run.config["task"] == FOREIGN or run.has(*needed)
     attacks = sum(attack.has("metrics.json") for attack in run.attacks())
     audits = sum(audit.has("audit.json") for audit in run.audits())
     return {

@@ -94,7 +94,7 @@ def _print_plan(planned: Planned, found: Estimate, jobs: int) -> None:
     for sentence in found.unmeasured:
         _say(f"missing: {sentence}")
     if found.paces or not found.incomplete:
-        what = "what was measured" if found.incomplete else "what is to do"
+        what = "what was measured" if found.incomplete else "what is left to do"
         _say(f"{what} takes at most {_duration(found.total)} with one process")
         if jobs > 1:
             _say(f"with --jobs {jobs} about {_duration(found.total / jobs)}, if so many cores are free")

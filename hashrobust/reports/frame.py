@@ -122,8 +122,8 @@ def results_frame(results: str | Path = "results") -> pd.DataFrame:
 def _nothing(results: Path, unfinished: Sequence[str], pretrained: int) -> str:
     if unfinished:
         return (
-            f"nothing in '{results}' is finished yet ({len(unfinished)} unfinished, such as "
-            f"{unfinished[0]}): run `hashrobust evaluate` or `hashrobust attack` to its end"
+            f"'{results}' holds no results yet ({len(unfinished)} not evaluated, or not attacked to the end, such as "
+            f"{unfinished[0]}): run `hashrobust evaluate` or `hashrobust attack` first"
         )
     found = f"only {pretrained} pre-trained run(s)" if pretrained else "no run"
     return f"'{results}' holds {found}: make one to report on with `hashrobust finetune`, then `evaluate`"

@@ -479,6 +479,13 @@ def test_training_starts_from_the_folder_that_pretraining_printed(cli, results):
     assert "done already" in outcome.err  # the same run as by run:NAME
 
 
+@pytest.mark.parametrize(("rule", "gradient"), [("bp", ""), ("frsf", " --gradient exact,rule")])
+def test_backpropagation_has_no_gradient_of_its_own_to_go_on_with(cli, results, rule, gradient):
+    words = ["finetune", "--weights", "run:digits-lenet-pretrained", "--rule", rule, "--epochs", 1]
+    outcome = cli(*words, "--threads", 1, "--results", results)
+    assert outcome.err.rstrip().endswith(f" --attack center{gradient}")
+
+
 def test_the_command_that_pretraining_names_next_works(cli, tmp_path):
     first = [
         "--backbone",

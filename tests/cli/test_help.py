@@ -76,6 +76,10 @@ def test_runs_are_listed_by_their_whole_names(cli, narrow, results):
         assert row["name"] in outcome.out and (results / row["name"]).is_dir()
         assert row["task"] == "hashing" and row["audits"] == 0
     assert [row["attacks"] for row in rows] == [2, 0]
+    (run,) = results.glob("digits-lenet-dpsh-*")
+    (run / "history.csv").unlink()
+    states = [row["state"] for row in json.loads(cli("list", "runs", "--results", results, "--json").out)]
+    assert states == ["unfinished", "pre-trained"]
 
 
 def test_tables_cut_nothing_off():

@@ -129,7 +129,7 @@ def test_missing_or_empty_results_are_told(tmp_path, make):
     with pytest.raises(StoreError, match="1 pre-trained"):
         results_frame(tmp_path)
     make["run"](tmp_path, "bp", 0, evaluated=False)
-    with pytest.raises(StoreError, match="1 unfinished"):
+    with pytest.raises(StoreError, match="1 not evaluated"):
         results_frame(tmp_path)
 
 
