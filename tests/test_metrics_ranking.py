@@ -279,3 +279,8 @@ def test_recall_of_a_single_relevant_item():
     for k in (0, -1, 1.5):
         with pytest.raises(InputError, match=f"k is {k}"):
             recall_at_k(codes, codes, labels, labels, k=k)
+
+
+def test_leave_one_out_knows_the_normalizers():
+    with pytest.raises(InputError, match="normalizer 'some' is unknown: choose from all, retrieved"):
+        leave_one_out_average_precision([[1, -1], [1, 1]], [0, 1], normalizer="some")
