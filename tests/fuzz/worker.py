@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 MEGABYTES = 1024
-"""What one job may take beyond what the process has when it starts."""
+"""What one job may take beyond what the process has when the job comes."""
 SECONDS = 60
 """Longer than any job takes; the process ends when they are over."""
 
@@ -38,14 +38,18 @@ def outcome(job: dict[str, Any]) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
 
 
-def serve(answers: TextIO) -> None:
+def limit_memory() -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limit = used + MEGABYTES * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEGABYTES * 2**20, most))
+
+
+def serve(answers: TextIO) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answers.write("ready\n")
     answers.flush()
     for line in sys.stdin:
+        limit_memory()
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor: other work may run beside the tests
         with contextlib.redirect_stdout(io.StringIO()):
             found = outcome(json.loads(line))
