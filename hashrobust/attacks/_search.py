@@ -62,7 +62,7 @@ class SearchAttack(Attack):
         seed: keys all draws, with the sample id.
         targeted: go toward the targets of the context; not with classifiers.
         oracle: what the model answers: "relaxed", u = tanh(alpha z) with alpha by
-            `auto_alpha`, or the logits; or "codes", sign z or the predicted class and nothing more.
+            `auto_alpha` of the clean image, or the logits; or "codes", sign z or the predicted class and nothing more.
         budget: queries to the model for each image; the clean image and the start are the first two.
         share: of the pixels that the first proposals change; halved on the published schedule.
 
