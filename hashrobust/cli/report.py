@@ -76,6 +76,8 @@ def command(
     from hashrobust.reports.tables import paper_table
     from hashrobust.reports.write import DEFAULT_FORMATS, shown_rows, summary_tables, write_report
 
+    if paper and (json or compare is not None):
+        raise InputError("--paper-table prints Markdown and nothing else: leave out --json and --compare")
     place = results_or_run(what, results)
     if compare not in (None, PUBLISHED):
         raise InputError(f"cannot compare with '{compare}': {did_you_mean(str(compare), [PUBLISHED])}")
@@ -107,7 +109,7 @@ def command(
     progress = ConsoleProgress(quiet=quiet)
     unfinished = whole.attrs.get("unfinished", [])
     if unfinished:
-        progress.say(f"without results and left out: {len(unfinished)}, such as {unfinished[0]}")
+        progress.say(f"Without results and left out: {len(unfinished)}, such as {unfinished[0]}")
     for sentence in left_out:
         progress.say(sentence)
     if compare is not None:
