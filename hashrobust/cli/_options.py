@@ -27,6 +27,14 @@ Run = Annotated[str, typer.Argument(help="A run's folder, or the beginning of it
 Results = Annotated[
     Path, typer.Option("--results", help="The folder that holds all runs.", rich_help_panel=COMMON)
 ]
+What = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="RUN",
+        help="One run, by its folder or the beginning of its name in --results; or a folder of runs.",
+        show_default="all of --results",
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -76,16 +84,18 @@ RESULTS = Path("results")
 """Where runs are kept unless --results says otherwise."""
 
 
-def results_or_run(path: Path) -> Path:
-    """The path itself, or if there is none, the run in `RESULTS` whose name it begins.
+def results_or_run(what: Path | None, results: Path) -> Path:
+    """What was named: a folder, or the run in `results` whose name begins so; all of `results` if nothing was.
 
     Raises:
-        StoreError: it begins the names of several runs.
+        StoreError: the names of several runs begin so.
     """
     from hashrobust.experiments.store import find_run
 
-    begins = [run for run in RESULTS.glob("*") if run.name.startswith(str(path))]
-    return path if path.exists() or not begins else find_run(str(path), RESULTS).path
+    if what is None:
+        return results
+    begun = [run for run in results.glob("*") if run.name.startswith(str(what))]
+    return what if what.exists() or not begun else find_run(str(what), results).path
 
 
 def parse_params(texts: list[str]) -> dict[str, Any]:

@@ -62,6 +62,8 @@ def command(
         raise InputError(
             "--labels, --features and -k belong to --codes: a run has its own labels and list length"
         )
+    if brief and json:
+        raise InputError("--brief and --json exclude each other: leave one of them out")
     progress = ConsoleProgress(quiet=quiet)
     if run is not None:
         from hashrobust.experiments.classifier_runs import evaluate_classifier

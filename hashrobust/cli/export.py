@@ -14,7 +14,8 @@ from hashrobust.cli._options import RESULTS, DataDir, Json, Overwrite, Plugin, Q
 def command(
     run: Run,
     to: Annotated[
-        Path | None, typer.Option(help="Folder to write.", show_default="exports/<run's name>")
+        Path | None,
+        typer.Option("--to", "--output", help="Folder to write.", show_default="exports/<run's name>"),
     ] = None,
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Write an ONNX file too; needs hashrobust\\[onnx].")

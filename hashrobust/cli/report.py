@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hashrobust.cli._console import ConsoleProgress, print_json, stdout
-from hashrobust.cli._options import RESULTS, Json, Quiet, results_or_run, split_list
+from hashrobust.cli._options import RESULTS, Json, Quiet, Results, What, results_or_run, split_list
 from hashrobust.errors import InputError
 from hashrobust.registry import did_you_mean
 
@@ -23,12 +23,10 @@ PICTURE_FOLDERS = ("training_curves", "examples")
 
 
 def command(
-    results: Annotated[
-        Path, typer.Argument(help="The folder that holds all runs, or one run.", callback=results_or_run)
-    ] = RESULTS,
+    what: What = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for tables and figures.", show_default="RESULTS/report"),
+        typer.Option(help="Folder for tables and figures.", show_default="report, inside that folder"),
     ] = None,
     group_by: Annotated[
         list[str], typer.Option(help="Columns to group by; repeat for several, or a,b.")
@@ -64,6 +62,7 @@ def command(
             "both.",
         ),
     ] = None,
+    results: Results = RESULTS,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -77,6 +76,9 @@ def command(
     from hashrobust.reports.tables import paper_table
     from hashrobust.reports.write import DEFAULT_FORMATS, shown_rows, summary_tables, write_report
 
+    if paper and (json or compare is not None):
+        raise InputError("--paper-table prints Markdown and nothing else: leave out --json and --compare")
+    place = results_or_run(what, results)
     if compare not in (None, PUBLISHED):
         raise InputError(f"cannot compare with '{compare}': {did_you_mean(str(compare), [PUBLISHED])}")
     columns = split_list(group_by, "--group-by") or None
@@ -89,13 +91,13 @@ def command(
         from hashrobust.reports.page import check_place, write_page
 
         check_place(html)
-    whole = filter_frame(results_frame(results), filters)
+    whole = filter_frame(results_frame(place), filters)
     frame, left_out = shown_rows(whole)
     written = []
     if html is None or output is not None:
         written += write_report(
-            results,
-            output or results / "report",
+            place,
+            output or place / "report",
             group_by=columns,
             metric=metric,
             filters=filters,
@@ -103,15 +105,15 @@ def command(
             published=compare is not None,
         )
     if html is not None:
-        written.append(write_page(results, html, filters=filters, published=compare is not None))
+        written.append(write_page(place, html, filters=filters, published=compare is not None))
     progress = ConsoleProgress(quiet=quiet)
     unfinished = whole.attrs.get("unfinished", [])
     if unfinished:
-        progress.say(f"without results and left out: {len(unfinished)}, such as {unfinished[0]}")
+        progress.say(f"Without results and left out: {len(unfinished)}, such as {unfinished[0]}")
     for sentence in left_out:
         progress.say(sentence)
     if compare is not None:
-        pairs = compare_with_published(frame, results)
+        pairs = compare_with_published(frame, place)
         if json:
             print_json(comparison_frame(pairs).to_dict(orient="records"))
         else:

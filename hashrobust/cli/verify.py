@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from hashrobust.cli._console import ConsoleProgress, print_json
-from hashrobust.cli._options import RESULTS, Json, Quiet, results_or_run
+from hashrobust.cli._options import RESULTS, Json, Quiet, Results, What, results_or_run
 from hashrobust.errors import HashRobustError
 
 _SHOWN = 5
@@ -17,9 +13,8 @@ _SHOWN = 5
 
 
 def command(
-    results: Annotated[
-        Path, typer.Argument(help="The folder that holds all runs, or one run.", callback=results_or_run)
-    ] = RESULTS,
+    what: What = None,
+    results: Results = RESULTS,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -30,7 +25,7 @@ def command(
     from hashrobust.experiments.verification import verify
 
     progress = ConsoleProgress(quiet=quiet)
-    found = verify(results, progress)
+    found = verify(results_or_run(what, results), progress)
     wrong = "1 file is wrong" if found.wrong == 1 else f"{found.wrong} files are wrong"
     if json:
         print_json(asdict(found))

@@ -185,8 +185,14 @@ def build(config: AttackConfig) -> Attack:
     """The attack of a configuration.
 
     Raises:
-        InputError: an unknown name, preset or parameter, or a value out of range.
+        InputError: an unknown name, preset or parameter, a value out of range, or a surrogate with a rule's gradient.
     """
+    # No number by a rule's gradient stands without the word, and a transfer's would.
+    if config.surrogate is not None and config.gradient.startswith("rule"):
+        raise InputError(
+            f"a transfer follows the surrogate's exact gradient: leave out either gradient '{config.gradient}' or "
+            "the surrogate"
+        )
     return build_attack(
         config.attack,
         preset=config.preset,

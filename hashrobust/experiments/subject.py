@@ -104,8 +104,8 @@ class Subject:
         return self.model.device
 
 
-def check_surrogate(surrogate: Subject, target: Subject) -> None:
-    """Refuse a surrogate that cannot stand in for the target.
+def check_surrogate(surrogate: Subject, target: Subject, role: str = "surrogate") -> None:
+    """Refuse a surrogate, or a control, that cannot stand in for the target.
 
     Raises:
         InputError: it serves another task, has other outputs, takes other images, or was made with other data.
@@ -119,6 +119,6 @@ def check_surrogate(surrogate: Subject, target: Subject) -> None:
     for what, (own, wanted) in facts.items():
         if own != wanted:
             raise InputError(
-                f"surrogate '{surrogate.name}' has {what} {own}, run '{target.name}' {wanted}: "
-                "take a surrogate made with the same data set, image size and code length"
+                f"{role} '{surrogate.name}' has {what} {own}, run '{target.name}' {wanted}: "
+                f"take a {role} made with the same data set, image size and code length"
             )

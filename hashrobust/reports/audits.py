@@ -98,7 +98,7 @@ def audits_table(frame: pd.DataFrame) -> Table:
                 "exact gradient",
                 "(rule gradient)",
             ),
-            *("theory", "chance", "worst case over control", "checks that failed"),
+            *("theory", "chance", "worst case minus control's", "checks that failed"),
         ),
         rows=rows,
         words=3,

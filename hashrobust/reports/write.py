@@ -188,7 +188,7 @@ def _heading(frame: pd.DataFrame, filters: Sequence[str]) -> list[str]:
     if unfinished:
         names = ", ".join(map(escape_markdown, unfinished[:10]))
         lines.append(
-            f"Unfinished and left out: {len(unfinished)} ({names}{', ...' if unfinished[10:] else ''})."
+            f"Without results and left out: {len(unfinished)} ({names}{', ...' if unfinished[10:] else ''})."
         )
     return lines
 

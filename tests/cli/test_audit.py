@@ -66,6 +66,17 @@ def test_transfer_and_no_gradient_have_words_of_their_own(
     assert itself.code == 2 and "is the attacked run itself" in itself.err
 
 
+def test_a_control_that_is_no_twin_leaves_nothing(
+    cli: Callable[..., Any], run_folder: Path, results: Path
+) -> None:
+    start = ["finetune", "--weights", "run:digits-lenet-pretrained", "--epochs", 2, "--threads", 1]
+    assert cli(*start, "--bits", 8, "--learning-rate", 1e-3, "--results", results).code == 0
+    before = sorted(results.iterdir())
+    outcome = cli("audit", run_folder, "--control", "digits-lenet-dpsh-8", *SMALL, "--results", results)
+    assert outcome.code == 2 and "differ in bits: take a control" in outcome.err
+    assert sorted(results.iterdir()) == before
+
+
 def test_a_model_of_others_is_attacked_by_name(
     cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +127,7 @@ def test_a_classifier_of_others_is_attacked_audited_and_reported(
         (["--steps", 0], "give a whole number of 1 or more"),
         (["--steps", 1], "cannot cross a ball"),
         (["--surrogate", "nothing"], "no run 'nothing'"),
+        (["--surrogate", "nothing", "--gradient", "exact,rule"], "leave out either gradient 'rule' or"),
     ],
 )
 def test_impossible_attacks_are_refused(

@@ -316,11 +316,21 @@ def test_pictures_are_named_and_there(cli, results, run_folder):
 @pytest.mark.parametrize("command", ["report", "verify"])
 def test_one_run_is_named_by_the_beginning_of_its_name(cli, results, run_folder, command, monkeypatch):
     monkeypatch.chdir(results.parent)
-    outcome = cli(command, RUN, "--json")
-    assert outcome.code == 0, outcome.err
-    assert strict_json(outcome.out)
+    named, spelled = cli(command, RUN, "--json"), cli(command, RUN, "--json", "--results", results)
+    assert named.code == spelled.code == 0, named.err + spelled.err
+    assert strict_json(named.out) and strict_json(spelled.out)
     if command == "report":
         assert (run_folder / "report" / "summary.md").is_file()
+
+
+@pytest.mark.parametrize("command", ["report", "verify"])
+def test_a_folder_of_runs_is_named_either_way(cli, results, command, monkeypatch):
+    monkeypatch.chdir(results.parent)
+    ways = [cli(command, *words, "--json") for words in ([results], ["--results", results], [])]
+    assert [way.code for way in ways] == [0, 0, 0]
+    assert strict_json(ways[0].out)
+    if command == "report":
+        assert ways[0].out == ways[1].out == ways[2].out
 
 
 def test_data_that_is_here_needs_no_download(cli):

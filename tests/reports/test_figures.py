@@ -193,7 +193,7 @@ def test_report_writes_everything_it_names(results, tmp_path):
     on_disk = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert {name for name in on_disk if not name.endswith("checksums.json")} == names
     summary = (tmp_path / "summary.md").read_text()
-    assert "Unfinished and left out: 4" in summary and "Runs: 6, attacks: 45, seeds: 2." in summary
+    assert "Without results and left out: 4" in summary and "Runs: 6, attacks: 45, seeds: 2." in summary
     assert all(f"]({name})" in summary for name in names if name.endswith(".png"))
     assert len(pd.read_csv(tmp_path / "results.csv")) == 6 + 45
 

@@ -74,9 +74,24 @@ def _open(run: Folder, control: Folder | None, where: Where) -> tuple[Subject, S
     if control is not None and control.path.resolve() == run.path.resolve():
         raise InputError(f"control '{control.name}' is the audited run itself: name its backpropagation twin")
     if control is not None:
+        _check_kind(control, run)
         run, control = match_epochs(run, control, CLEAN_MATCH, where.progress)
     subject = where.open_beside(run)
     return subject, None if control is None else where.open_beside(control, subject.data)
+
+
+def _check_kind(control: Folder, run: Folder) -> None:
+    """Refuse what the configurations tell to be no twin, before one of the two is copied at an earlier epoch."""
+    told = {
+        "task": (control.classifies, run.classifies),
+        "bits": (control.config.get("bits"), run.config.get("bits")),
+    }
+    for fact, (own, wanted) in told.items():
+        if own != wanted and None not in (own, wanted):
+            raise InputError(
+                f"control '{control.name}' and run '{run.name}' differ in {fact}: take a control made with the same "
+                "data set, image size and code length"
+            )
 
 
 @dataclass(frozen=True)
@@ -100,7 +115,7 @@ class Audit:
         """
         check_attacks(config, subject.measure.task)
         if twin is not None:
-            check_surrogate(twin, subject)
+            check_surrogate(twin, subject, "control")
             config = replace(config, control=twin.name, control_digest=twin.digest)
         # Stored are the amounts themselves: what a budget's name stands for may change.
         config = replace(config, **vars(config.amounts))

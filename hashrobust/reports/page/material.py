@@ -101,4 +101,6 @@ def _filtered(filters: Sequence[str]) -> list[str]:
 
 def _unfinished(frame: pd.DataFrame) -> list[str]:
     unfinished = frame.attrs.get("unfinished", [])
-    return [f"Unfinished and left out: {len(unfinished)}, such as {unfinished[0]}."] if unfinished else []
+    return (
+        [f"Without results and left out: {len(unfinished)}, such as {unfinished[0]}."] if unfinished else []
+    )

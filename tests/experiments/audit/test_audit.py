@@ -156,7 +156,7 @@ def test_wrong_settings_are_refused_before_any_work(
 def test_a_control_with_other_bits_is_refused(
     plain: hr.HashModel, audited: Callable[..., AuditReport]
 ) -> None:
-    with pytest.raises(InputError, match=r"has bits 8, run .* 16: take a surrogate made with the same"):
+    with pytest.raises(InputError, match=r"has bits 8, run .* 16: take a control made with the same"):
         audited(plain, control=nn.Sequential(nn.Flatten(), nn.Linear(64, 8)))
 
 

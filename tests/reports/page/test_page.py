@@ -235,5 +235,7 @@ def test_damaged_examples_are_told(tmp_path: Path, make: Make) -> None:
 
 def test_filters_and_what_is_left_out_are_said(results: Path) -> None:
     found = gather(results, ["rule=frsf"])
-    assert "Filtered by rule=frsf." in found.remarks and any("Unfinished" in text for text in found.remarks)
+    assert "Filtered by rule=frsf." in found.remarks and any(
+        "Without results" in text for text in found.remarks
+    )
     assert {row["rule"] for row in cells(named(found.tables, "results"))} == {"frsf"}
