@@ -15,6 +15,8 @@ from hashrobust.errors import InputError
 from hashrobust.metrics import (
     Ranking,
     average_precision,
+    chance,
+    chance_average_precision,
     distance_histograms,
     leave_one_out_average_precision,
     precision_at_k,
@@ -284,3 +286,22 @@ def test_recall_of_a_single_relevant_item():
 def test_leave_one_out_knows_the_normalizers():
     with pytest.raises(InputError, match="normalizer 'some' is unknown: choose from all, retrieved"):
         leave_one_out_average_precision([[1, -1], [1, 1]], [0, 1], normalizer="some")
+
+
+@pytest.mark.parametrize("measure", [chance, chance_average_precision])
+def test_chance_knows_the_normalizers(measure):
+    with pytest.raises(InputError, match="normalizer"):
+        measure([0], [0, 1], normalizer="none")
+
+
+def test_within_a_radius_means_two_bits_unless_said():
+    codes, labels = np.ones((1, 8)), [0]
+    database = np.ones((4, 8))
+    for row, flipped in enumerate((0, 2, 2, 3)):
+        database[row, :flipped] = -1
+    assert precision_within_radius(codes, database, labels, [0, 0, 1, 0]) == pytest.approx([2 / 3])
+
+
+def test_a_curve_reaches_full_recall_of_a_single_relevant_item():
+    curve = precision_recall_curve(np.ones((1, 2)), [[1, 1], [-1, 1]], [0], [0, 1])
+    assert curve.recall.tolist() == [1, 1, 1] and curve.precision.tolist() == [1, 0.5, 0.5]

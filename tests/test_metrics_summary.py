@@ -172,7 +172,7 @@ def test_pairs_are_resampled_together():
     assert unpaired[1] - unpaired[0] > 0.05
 
 
-@pytest.mark.parametrize("values", [[], [np.nan], [[0.1]]])
+@pytest.mark.parametrize("values", [[], [np.nan], [0.1, np.nan], [0.1, np.inf], [[0.1]], 0.1])
 def test_interval_of_nothing_is_an_error(values):
     with pytest.raises(InputError, match="bootstrap values"):
         bootstrap_interval(values)
@@ -183,8 +183,9 @@ def test_interval_of_odd_requests_is_an_error():
         with pytest.raises(InputError, match="confidence"):
             bootstrap_interval([0.1], **odd)
     assert bootstrap_interval([0.1], samples=1) == (0.1, 0.1)
-    with pytest.raises(InputError, match="same queries"):
-        paired_bootstrap_interval([0.1], [0.1, 0.2])
+    for pair in (([0.1], [0.1, 0.2]), ([0.1, 0.2], [0.1])):
+        with pytest.raises(InputError, match="same queries"):
+            paired_bootstrap_interval(*pair)
 
 
 def test_code_statistics_of_known_codes():
@@ -196,6 +197,7 @@ def test_code_statistics_of_known_codes():
     )
     constant = np.ones((5, 12))
     assert code_statistics(constant) == {"bit_balance": 0, "bit_correlation": 0, "distinct_codes": 1}
+    assert code_statistics(-constant) == code_statistics(constant)
     assert code_statistics([[1], [-1]])["bit_correlation"] == 0
 
 
@@ -203,7 +205,7 @@ def test_code_statistics_are_those_of_numpy_over_all_codes():
     """In several parts, with a bit that one code alone has."""
     generator = np.random.default_rng(9)
     codes = np.where(generator.normal(size=(40_000, 6)) + generator.normal(size=(40_000, 1)) > 0.5, 1, -1)
-    codes[:, 4] = 1
+    codes[:, 4] = -1
     codes[:, 5] = np.where(np.arange(40_000) == 17, 1, -1)
     found = code_statistics(codes.astype(np.int8))
     correlations = np.abs(np.corrcoef(codes[:, [0, 1, 2, 3, 5]], rowvar=False))
@@ -235,6 +237,9 @@ def test_recorded_table_agrees_with_the_single_functions(problem):
     assert metrics["map"] == pytest.approx(scores.mean())
     assert (metrics["map_low"], metrics["map_high"]) == bootstrap_interval(scores)
     assert metrics["map_worst_ties"] < metrics["map"] < metrics["map_best_ties"]
+    for ties in ("best", "worst"):
+        of_ties = average_precision(*codes, *labels, ties=ties).mean()
+        assert metrics[f"map_{ties}_ties"] == pytest.approx(of_ties)
     at_k = average_precision(*codes, *labels, k=9, normalizer="retrieved")
     assert metrics["map_at_k"] == metrics["map_style_default"] == pytest.approx(at_k.mean())
     assert metrics["empty_queries"] >= 1 / 12
