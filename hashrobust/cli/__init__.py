@@ -32,7 +32,13 @@ from hashrobust.cli import (
     version,
 )
 from hashrobust.cli._console import print_error, stderr
-from hashrobust.cli._processes import answer_signals, has_last_word, let_signals_end_it, one_voice
+from hashrobust.cli._processes import (
+    answer_signals,
+    has_last_word,
+    let_signals_end_it,
+    one_voice,
+    undisturbed,
+)
 from hashrobust.errors import NO_ROOM, HashRobustError
 
 INTERRUPTED = 130
@@ -115,9 +121,10 @@ def main() -> None:
 
 def _failed(sentence: str, code: int) -> int:
     """Say what went wrong, if another process has not; the exit code."""
-    if has_last_word():
-        with suppress(OSError):  # nobody may be there to read it
-            print_error(sentence)
+    with undisturbed():
+        if has_last_word():
+            with suppress(OSError):  # nobody may be there to read it
+                print_error(sentence)
     return code
 
 

@@ -102,3 +102,19 @@ def let_signals_end_it() -> None:
     for number in _ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no signal come between the end of a command and what is said of it; after that one ends the process.
+
+    torchrun signals all others as soon as one process has ended, and so just when they notice it themselves.
+    """
+    answered = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    for number in answered:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number in answered:
+            signal.signal(number, signal.SIG_DFL)

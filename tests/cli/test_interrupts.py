@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -96,3 +98,17 @@ def test_what_the_caller_ignores_stays_ignored(cli):
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_comes_not_between_a_failure_and_its_sentence(number):
+    """torchrun ends the others when one process dies, just when they notice that themselves."""
+    code = (
+        "import os, sys\nfrom hashrobust import cli\n"
+        f"cli.has_last_word = lambda: os.kill(os.getpid(), {int(number)}) is None\n"
+        "sys.argv[1:] = ['list', 'nothing']\ncli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
