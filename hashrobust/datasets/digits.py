@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from hashrobust.datasets import datasets
 from hashrobust.datasets._base import LabelledDataset
@@ -25,6 +24,8 @@ def digits(*, image_size: int | None = None, protocol: str = "retrieval") -> Lab
     Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998, test part, as scikit-learn
     carries it. `image_size` None means 32. It has no official split: to classify, a tenth is drawn to test.
     """
+    from sklearn.datasets import load_digits  # a second to import, which other datasets do not need
+
     bunch = load_digits()
     pixels = np.asarray(bunch.images).astype(np.uint8)[:, None]
     size = IMAGE_SIZE if image_size is None else image_size
