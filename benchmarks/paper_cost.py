@@ -23,12 +23,12 @@ from hashrobust.experiments.config import AttackConfig, TrainingConfig
 from hashrobust.experiments.study import plan_study
 from hashrobust.experiments.study.plan import AttackCell, TrainCell
 
-# Train images, validation images, and all that are encoded at the end: of the lists of HashNet, and of CIFAR-10.
+# Train images, validation images, and all that are encoded at the end, by the protocols of `hashrobust list datasets`.
 HASHING = {
-    "cifar10": (5_000, 1_000, 59_000),
-    "nus-wide": (10_500, 1_000, 206_334),
-    "coco": (10_000, 1_000, 132_218),
-    "imagenet100": (13_000, 1_000, 146_503),
+    "cifar10": (5_000, 1_000, 60_000),
+    "nuswide": (10_500, 2_100, 195_834),
+    "mscoco": (10_000, 5_000, 122_218),
+    "imagenet100": (13_000, 2_500, 133_503),
 }
 CLASSIFICATION = {"cifar10": (45_000, 5_000, 10_000), "imagenet100": (11_700, 1_300, 5_000)}
 
@@ -43,8 +43,7 @@ def operations(backbone: str, size: int) -> float:
 
 
 def passes_of_training(task: str, config: TrainingConfig) -> float:
-    name = config.dataset.rpartition("/")[2]
-    train, validation, encoded = (HASHING if task == "hashing" else CLASSIFICATION)[name]
+    train, validation, encoded = (HASHING if task == "hashing" else CLASSIFICATION)[config.dataset]
     return config.epochs * (3 * train + validation) + encoded
 
 
