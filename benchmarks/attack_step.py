@@ -23,7 +23,13 @@ from hashrobust.models import HashModel, attackable, frozen
 from hashrobust.rules import convert, exact_gradient
 
 BITS, CLASSES, TRAIN = 32, 10, 5000
-NETWORKS = (("resnet20", 3, 32, 1), ("resnet18", 3, 64, 1), ("alexnet", 3, 224, 4))
+NETWORKS = (
+    ("lenet", 1, 28, 1),
+    ("resnet20", 1, 28, 1),
+    ("resnet20", 3, 32, 1),
+    ("resnet18", 3, 64, 1),
+    ("alexnet", 3, 224, 4),
+)
 """Backbone, channels, image size, and by how much the batch is smaller."""
 
 

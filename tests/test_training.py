@@ -140,7 +140,9 @@ def test_a_batch_of_one_image_is_left_out(digits: RetrievalDataset) -> None:
     few = replace(digits.train, labels=digits.train.labels[:129], ids=digits.train.ids[:129])
     odd, model = replace(digits, train=few), new_model()
     seen: list[int] = []
-    model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    model.register_forward_pre_hook(
+        lambda module, inputs: seen.append(len(inputs[0])) if module.training else None
+    )
     finetune(model, odd, epochs=1, **FAST)
     assert seen[:2] == [64, 64] and 1 not in seen
 

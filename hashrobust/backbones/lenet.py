@@ -23,6 +23,7 @@ class LeNet(Backbone):
 
     feature_dim = 84
     minimum_image_size = 8
+    channels_last = True
 
     def __init__(self, channels: int, image_size: int) -> None:
         super().__init__(channels, image_size)

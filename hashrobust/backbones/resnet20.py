@@ -36,7 +36,7 @@ class ResNet20(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, 64) of normalised images (B, channels, H, W)."""
-        maps = self.stages(F.relu(self.bn1(self.conv1(images))))
+        maps = self.stages(F.relu(self.bn1(self.conv1(images)), inplace=True))
         return F.adaptive_avg_pool2d(maps, 1).flatten(1)
 
 
@@ -54,11 +54,16 @@ class BasicBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, width, H / stride, W / stride) of maps (B, channels, H, W)."""
-        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(maps)))))
-        shortcut = maps[:, :, :: self.stride, :: self.stride]
+        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(maps)), inplace=True)))
+        return F.relu(residual + self._shortcut(maps), inplace=True)
+
+    def _shortcut(self, maps: Tensor) -> Tensor:
+        if not self.new_channels:
+            return maps
         before = self.new_channels // 2
-        shortcut = F.pad(shortcut, (0, 0, 0, 0, before, self.new_channels - before))
-        return F.relu(residual + shortcut)
+        # Subsamples as a slice does, but its gradient lies in memory as the maps do.
+        subsampled = F.avg_pool2d(maps, kernel_size=1, stride=self.stride)
+        return F.pad(subsampled, (0, 0, 0, 0, before, self.new_channels - before))
 
 
 def _stage(channels: int, width: int) -> nn.Sequential:

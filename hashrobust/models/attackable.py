@@ -14,7 +14,7 @@ from torch import fx, nn
 from hashrobust.models.image_model import frozen
 from hashrobust.models.layout import stay_channels_last
 from hashrobust.models.network import Network
-from hashrobust.rules import ConvertedLayer, FeedbackLayer, Folding
+from hashrobust.rules import ConvertedLayer, FeedbackLayer, Folding, fix_weights
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
@@ -38,9 +38,7 @@ def attackable(network: AnyNetwork) -> AnyNetwork:
         _fold(copied, convolution, norm)
     stay_channels_last(copied)
     copied = copied if _same(copied, network) else _frozen_copy(network)
-    for layer in copied.modules():
-        if isinstance(layer, FeedbackLayer):
-            layer.fixed = True
+    fix_weights(copied)
     return copied
 
 

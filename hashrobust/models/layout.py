@@ -41,7 +41,10 @@ def stay_channels_last(network: Network) -> None:
 def _lay_out(network: nn.Module, memory_format: torch.memory_format) -> None:
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=memory_format)
+            # With one channel `contiguous` takes either layout for the other, and outputs then lie as they did.
+            laid_out = torch.empty_like(tensor.data, memory_format=memory_format)
+            if laid_out.stride() != tensor.stride():
+                tensor.data = laid_out.copy_(tensor.data)
 
 
 def _answers(network: Network) -> bool:

@@ -15,7 +15,7 @@ from hashrobust.rules._feedback import (
     rule_of,
 )
 from hashrobust.rules._folding import Folding
-from hashrobust.rules._layers import ConvertedLayer, FeedbackLayer
+from hashrobust.rules._layers import ConvertedLayer, FeedbackLayer, fix_weights
 from hashrobust.rules._rule import LearningRule, Rule, rules
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "feedback_scale",
     "feedback_seed",
     "feedback_state",
+    "fix_weights",
     "layers_of",
     "load_feedback_state",
     "redraw_feedback",

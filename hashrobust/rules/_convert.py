@@ -19,17 +19,19 @@ from hashrobust.rules._layers import (
     Assignment,
     ConvertedLayer,
     FeedbackLayer,
-    feedback_weight,
+    FixedConv2d,
 )
 from hashrobust.rules._probe import called
 from hashrobust.rules._rule import Rule, rules
 from hashrobust.rules._select import chosen_names
+from hashrobust.rules._steps import feedback_weight
 from hashrobust.rules.direct_feedback_alignment import DirectFeedbackAlignment
 
 SCALES = ("xavier", "matched")
 _PLAIN_KIND: dict[type[nn.Module], type[nn.Module]] = {
     **{kind: plain for plain, kind in FEEDBACK_KIND.items()},
     **{kind: plain for plain, kind in DIRECT_KIND.items()},
+    FixedConv2d: nn.Conv2d,
 }
 
 
@@ -172,7 +174,7 @@ def _assign(
         FEEDBACK_KIND if broadcast is None else DIRECT_KIND
     )
     for layer, (assignment, drawn) in prepared.items():
-        layer.__class__ = kinds[type(layer)]
+        layer.__class__ = kinds[_PLAIN_KIND.get(type(layer), type(layer))]
         assert isinstance(layer, ConvertedLayer)
         layer.assignment = assignment
         layer.register_buffer("feedback", drawn, persistent=False)

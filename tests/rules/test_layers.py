@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hashrobust.errors import InputError
 from hashrobust.rules import Rule, convert, feedback_state, load_feedback_state, rules
-from hashrobust.rules._layers import _scratch
+from hashrobust.rules._steps import _scratch
 
 FEEDBACK_RULES = ["fa", "usf", "brsf", "frsf"]
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -214,9 +214,9 @@ def test_frozen_weights_are_not_paid_for(monkeypatch: pytest.MonkeyPatch) -> Non
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
         layer(torch.ones(9, 6, requires_grad=True))
     assert (9, 6) not in saved
-    conv = nn.Conv2d(2, 3, 3).requires_grad_(False)
+    conv = nn.Conv2d(5, 3, 3).requires_grad_(False)
     convert(conv, "frsf")
-    y = conv(torch.ones(1, 2, 5, 5, requires_grad=True))
+    y = conv(torch.ones(1, 5, 5, 5, requires_grad=True))
     with torch.profiler.profile(record_shapes=True) as profile:
         y.sum().backward()
     calls = [event for event in profile.events() if event.name == "aten::convolution_backward"]
