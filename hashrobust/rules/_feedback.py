@@ -84,7 +84,8 @@ def redraw_feedback(model: nn.Module, *key: int) -> None:
     numbers = [operator.index(number) for number in key]
     for layer in _feedback_layers(model).values():
         if layer.rule.redraws:
-            layer.feedback = draw_feedback(layer, layer.rule, layer.assignment, *numbers)
+            # Past nn.Module's __setattr__, which takes as long as drawing for a small layer.
+            layer._buffers["feedback"] = draw_feedback(layer, layer.rule, layer.assignment, *numbers)
 
 
 def feedback_state(model: nn.Module) -> dict[str, Tensor]:
