@@ -31,7 +31,7 @@ from hashrobust.cli import (
     verify,
     version,
 )
-from hashrobust.cli._console import print_error, stderr
+from hashrobust.cli._console import forget_odd_sizes, print_error, stderr
 from hashrobust.cli._processes import (
     answer_signals,
     has_last_word,
@@ -71,6 +71,7 @@ for _panel, _named in _COMMANDS.items():
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
     answer_signals()
+    forget_odd_sizes()  # once more: some call this long after the import
     keep_freed_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
