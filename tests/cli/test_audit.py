@@ -45,6 +45,15 @@ def test_an_audit_ends_with_one_screen_and_is_reported(
     assert (results / "report" / "audits.png").stat().st_size > 5_000
 
 
+def test_more_queries_than_there_are_are_told(
+    cli: Callable[..., Any], run_folder: Path, results: Path
+) -> None:
+    few = ["--queries", 5000, "--steps", 2, "--restarts", 1, "--search", 2, "--results", results]
+    priced = cli("audit", run_folder, *few, "--dry-run")
+    assert priced.code == 0, priced.err
+    assert "queries, all there are of 5000 asked for, " in priced.out
+
+
 def test_transfer_and_no_gradient_have_words_of_their_own(
     cli: Callable[..., Any], run_folder: Path, results: Path
 ) -> None:

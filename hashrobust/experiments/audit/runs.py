@@ -165,9 +165,14 @@ class Audit:
                 attack = build(cell.config)
                 taken = getattr(attack, "gradient_steps", 0) + getattr(attack, "budget", 0) / 3
                 seconds += measured * taken / max(steps, 1)
-        queries = main.config.queries
+        queries, asked = len(self.subject.data.asked), self.config.amounts.queries
+        counted = (
+            f"{asked} queries"
+            if asked <= queries
+            else f"{queries} queries, all there are of {asked} asked for"
+        )
         return (
-            f"audit of {self.subject.name}: {len(self.cells)} attacks on {queries} queries, "
+            f"audit of {self.subject.name}: {len(self.cells)} attacks on {counted}, "
             f"{left} still to run, about {seconds / 60:.0f} min"
         )
 
