@@ -31,6 +31,7 @@ from hashrobust.models import (
     import_model,
     load_foreign_weights,
     sign,
+    told_of,
 )
 from hashrobust.options import ALL_LAYERS
 from hashrobust.rules import exact_gradient, feedback_scale, feedback_seed, layers_of, rule_of
@@ -252,7 +253,8 @@ def _gradient_digest(model: Hasher | ClassifyingModel, data: LabelledDataset) ->
         outputs = model(images.requires_grad_())
         if not outputs.requires_grad:
             return "none"
-        found = torch.autograd.grad(torch.tanh(outputs).sum(), images, allow_unused=True)[0]
+        with told_of(model):
+            found = torch.autograd.grad(torch.tanh(outputs).sum(), images, allow_unused=True)[0]
     gradient = torch.zeros(1) if found is None else found.cpu().double().flatten()
     norm = float(gradient.norm())
     if norm == 0 or not math.isfinite(norm):

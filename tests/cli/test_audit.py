@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,62 @@ def test_a_model_of_others_is_attacked_by_name(
     assert missing.code == 2 and "--model needs --dataset" in missing.err
     both = cli("audit", "run", "--model", "somewhere:net", "--dataset", "digits")
     assert both.code == 2 and "name either a run, or a model" in both.err
+
+
+STUMBLING = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(64, 12)
+
+    def forward(self, x):
+        if x.requires_grad and len(x) == 8:
+            raise KeyError("a foot in the way")
+        return self.layer(x.flatten(1))
+
+def backward():
+    net = Net().layer
+    return lambda x: Stumbling.apply(net(x.flatten(1)))
+
+class Stumbling(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z):
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise KeyError("a foot in the way back")
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "name", "line"),
+    [("Net", "Net", 'the way")'), ("backward", "backward.<locals>.<lambda>", 'back")')],
+)
+def test_an_error_of_a_model_of_others_is_told_in_one_sentence(
+    cli: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    factory: str,
+    name: str,
+    line: str,
+) -> None:
+    (tmp_path / "stumbling.py").write_text(STUMBLING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "stumbling", raising=False)
+    model = ["--model", f"stumbling:{factory}", "--dataset", "digits", "--image-size", 8]
+    outcome = cli("audit", *model, *SMALL, "--quiet")
+    assert outcome.code == 1 and outcome.out == ""
+    (said,) = outcome.err.splitlines()
+    (number,) = (n for n, text in enumerate(STUMBLING.splitlines(), 1) if text.endswith(line))
+    assert said.startswith(
+        f"error: the model {name} fails at {tmp_path / 'stumbling.py'}, line {number} (KeyError: "
+    )
+    assert said.endswith("): mend the model")
 
 
 def test_a_classifier_of_others_is_attacked_audited_and_reported(

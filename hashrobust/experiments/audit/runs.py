@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from hashrobust.errors import HashRobustError, InputError, StoreError
+from hashrobust.errors import HashRobustError, InputError, ModelError, StoreError
 from hashrobust.experiments.attack_runs import Where, attack_run, build, with_gradient
 from hashrobust.experiments.audit.checks import CLEAN_MATCH
 from hashrobust.experiments.audit.evidence import Evidence
@@ -189,7 +189,10 @@ class Audit:
                     continue
                 try:
                     done[cell.part] = self._attack(cell, overwrite)
-                except StoreError:  # of files and disks, and nothing that the model is to be judged by
+                except (
+                    StoreError,
+                    ModelError,
+                ):  # of files, disks or the model's code: nothing to judge it by
                     raise
                 except HashRobustError as error:
                     if isinstance(error, InputError) and cell.part != MAIN and not errors:
