@@ -185,7 +185,8 @@ def build(config: AttackConfig) -> Attack:
     """The attack of a configuration.
 
     Raises:
-        InputError: an unknown name, preset or parameter, a value out of range, or a surrogate with a rule's gradient.
+        InputError: an unknown name, preset or parameter, a value out of range, or a surrogate with a rule's gradient
+            or with an attack that follows none.
     """
     # No number by a rule's gradient stands without the word, and a transfer's would.
     if config.surrogate is not None and config.gradient.startswith("rule"):
@@ -193,11 +194,16 @@ def build(config: AttackConfig) -> Attack:
             f"a transfer follows the surrogate's exact gradient: leave out either gradient '{config.gradient}' or "
             "the surrogate"
         )
-    return build_attack(
+    attack = build_attack(
         config.attack,
         preset=config.preset,
         **{"epsilon": config.epsilon, "seed": config.seed, **config.params},
     )
+    if config.surrogate is not None and not attack.follows_gradient:
+        raise InputError(
+            f"attack '{config.attack}' follows no gradient, and so none of a surrogate either: leave the surrogate out"
+        )
+    return attack
 
 
 def describe(attack: Attack) -> dict[str, Any]:

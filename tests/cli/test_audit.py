@@ -193,6 +193,10 @@ def test_a_classifier_of_others_is_attacked_audited_and_reported(
         (["--steps", 0], "give a whole number of 1 or more"),
         (["--steps", 1], "cannot cross a ball"),
         (["--surrogate", "nothing"], "no run 'nothing'"),
+        (
+            ["--surrogate", "nothing", "--attack", "noise"],
+            "'noise' follows no gradient, and so none of a surrogate",
+        ),
         (["--surrogate", "nothing", "--gradient", "exact,rule"], "leave out either gradient 'rule' or"),
     ],
 )
