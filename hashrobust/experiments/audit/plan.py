@@ -115,6 +115,11 @@ def _follows_gradient(name: str) -> bool:
     return attacks.build(name).follows_gradient
 
 
+def _has_one_start(name: str) -> bool:
+    """Whether an attack is fitted once, or has no starts at all."""
+    return attacks.build(name).fits or "restarts" not in attacks.parameters(name)
+
+
 def check_attacks(config: AuditConfig, task: str) -> None:
     """Refuse attacks that do not serve a task, and amounts that they cannot have.
 
@@ -202,7 +207,7 @@ class _Cells:
             one = self._attack(main, steps=1, restarts=1, step_size=step, random_start=False)
             yield Cell(ONE_STEP, "white box", one)
             yield Cell(TWICE, "white box", self._attack(main, steps=2 * amounts.steps))
-        if "restarts" in known:
+        if not _has_one_start(main):
             yield Cell(RESTARTS, "white box", self._attack(main, restarts=2 * amounts.restarts))
         yield from self._others()
         for factor in (0.25, 0.5, 2.0):
@@ -253,7 +258,8 @@ class _Cells:
         """The attack at the budget's amounts, as far as it has such parameters."""
         amounts = self.config.amounts
         known = attacks.parameters(name)
-        wanted = {"steps": amounts.steps, "restarts": amounts.restarts, "budget": amounts.search} | params
+        restarts = 1 if _has_one_start(name) else amounts.restarts
+        wanted = {"steps": amounts.steps, "restarts": restarts, "budget": amounts.search} | params
         return AttackConfig(
             attack=name,
             epsilon=epsilon or self.config.epsilon,

@@ -15,7 +15,7 @@ from hashrobust.experiments.audit.checks import FAIL, PASS, SKIP, WARN, Check, S
 from hashrobust.experiments.audit.evidence import Evidence
 from hashrobust.experiments.audit.headline import headline
 from hashrobust.experiments.audit.judging import all_checks
-from hashrobust.experiments.audit.plan import AuditConfig, Cell, plan
+from hashrobust.experiments.audit.plan import AuditConfig, Cell, check_attacks, plan
 from hashrobust.experiments.audit.verdict import verdict
 
 STEADY = {"differing_bits": 0.0, "differing_how": "", "gradient_repeats": True, "rule_redraws": False}
@@ -243,6 +243,14 @@ def test_further_attacks_stand_beside_those_of_the_suite() -> None:
     assert len(access) == len(cells)
     assert access["hag"] == access["also hag"] == access["control: also hag"] == "white box"
     assert access["noise"] == "noise" and access["also noise"] == "gradient-free"
+
+
+def test_an_attack_that_is_fitted_once_has_one_start_whatever_the_budget() -> None:
+    config = AuditConfig(also=("uap",), restarts=4)
+    check_attacks(config, "hashing")
+    cells = {cell.part: cell.config for cell in plan(config, queries=9, rule="bp", control=None)}
+    assert cells["main"].params["restarts"] == 4 and cells["also uap"].params["restarts"] == 1
+    check_attacks(AuditConfig(attack="uap"), "hashing")
 
 
 def test_an_attack_without_steps_cannot_show_that_it_has_converged() -> None:
