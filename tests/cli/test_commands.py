@@ -60,6 +60,7 @@ def test_defaults_are_those_of_the_configuration(command, config):
         "weights_digest": "weights",
         "surrogate_digest": "surrogate",
         "start_epsilons": "warm_start",
+        "version": "attack",
         "patience": "epochs",
         "schedule": "epochs",
         "max_steps": "epochs",

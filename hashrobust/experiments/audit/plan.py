@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hashrobust.attacks import attacks
@@ -43,7 +43,8 @@ class AuditConfig:
 
     `attack` is the one whose numbers are audited: the checks are made on it, and the suite's other attacks
     stand beside it. A run with fewer queries than the budget asks for is attacked on all of them.
-    `control` names the backpropagation twin. None in `queries`, `steps`, `restarts`, `search`: the budget's.
+    `control` names the backpropagation twin; `version` tells those of all attacks (see `with_version`). None in
+    `queries`, `steps`, `restarts`, `search`: the budget's.
     """
 
     epsilon: float = 8 / 255
@@ -60,6 +61,7 @@ class AuditConfig:
     batch_size: int = 100
     threads: int | None = None
     also: tuple[str, ...] = added(())
+    version: int = added(1)
 
     def __post_init__(self) -> None:
         check_fit(self)
@@ -185,6 +187,12 @@ def plan(
     the twin, if any.
     """
     return list(_Cells(config, task, min(queries, config.amounts.queries), rule, control).cells())
+
+
+def with_version(config: AuditConfig, task: str) -> AuditConfig:
+    """The configuration with the version of its suite, which rises with that of any of its attacks."""
+    names = {cell.config.attack for cell in plan(config, queries=2, rule="bp", control=None, task=task)}
+    return replace(config, version=1 + sum(attacks.build(name).version - 1 for name in names))
 
 
 @dataclass(frozen=True)
