@@ -5,13 +5,13 @@ attacked with (`attackable`), turn by turn: the bare pass is timed inside the ho
 before each of its steps. Times are processor time of one thread; each step is divided by the bare pass before it.
 "Whole" is the attack on these images, from its call to its result, over steps x step.
 
-    python benchmarks/attack_step.py [batch size] [steps]
+    python benchmarks/attack_step.py [batch size] [steps] [--networks resnet20 ...]
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import time
 
 import torch
@@ -66,11 +66,24 @@ def ratio(
     return attacking, bare[: len(attacking)], time.process_time() - start - hooked
 
 
-def main(batch: int = 64, steps: int = 5) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("batch", nargs="?", type=int, default=64, metavar="batch size")
+    parser.add_argument(
+        "steps", nargs="?", type=int, default=5, help="at least 3: the first and the last do not count"
+    )
+    names = [network[0] for network in NETWORKS]
+    parser.add_argument("--networks", nargs="+", choices=names, default=names)
+    arguments = parser.parse_args()
+    batch, steps = arguments.batch, arguments.steps
+    if steps < 3:
+        parser.error(f"steps is {steps}: give at least 3, the first and the last do not count")
     torch.set_num_threads(1)
     keep_freed_memory()
     torch.manual_seed(0)
     for backbone, channels, size, share in NETWORKS:
+        if backbone not in arguments.networks:
+            continue
         network = HashModel(backbone, BITS, channels=channels, image_size=size).eval()
         convert(network, "frsf")
         attacked = attackable(network)
@@ -94,4 +107,4 @@ def main(batch: int = 64, steps: int = 5) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:]))
+    main()

@@ -1,6 +1,6 @@
 """Encoding a data set over the bare forward pass on tensors in memory: what reading, decoding and packing add.
 
-    python benchmarks/encoding.py [--repetitions 5]
+    python benchmarks/encoding.py [--repetitions 5] [--models lenet:digits resnet18:photographs ...] [--photographs 400]
 
 Small images are digits, which are enlarged, and Fashion-MNIST where it is present; photographs are JPEG files of
 500 x 375 pixels that are made here. Bare is the network
@@ -29,21 +29,22 @@ from hashrobust.datasets import Split, load_dataset
 from hashrobust.errors import DataError
 from hashrobust.models import HashModel
 
-BITS, PHOTOGRAPHS, CLASSES = 32, 400, 4
+BITS, CLASSES = 32, 4
 MODELS = (
     ("lenet", "digits", 32, 100),
     ("lenet", "fashion-mnist", 28, 100),
     ("resnet20", "digits", 32, 100),
-    ("alexnet", "", 224, 20),
-    ("resnet18", "", 224, 20),
+    ("alexnet", "photographs", 224, 20),
+    ("resnet18", "photographs", 224, 20),
 )
-"""Backbone, data set (none: the photographs), image size, and images a batch."""
+"""Backbone, images, image size, and images a batch."""
+NAMES = tuple(f"{backbone}:{images}" for backbone, images, *_ in MODELS)
 
 
-def make_photographs(folder: Path) -> None:
+def make_photographs(folder: Path, count: int) -> None:
     """Smooth noise, which takes JPEG about as many bytes as photographs do."""
     random = np.random.default_rng(0)
-    for number in range(PHOTOGRAPHS):
+    for number in range(count):
         coarse = random.integers(0, 256, (75, 100, 3), dtype=np.uint8)
         place = folder / f"class{number % CLASSES}"
         place.mkdir(parents=True, exist_ok=True)
@@ -86,22 +87,26 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5)
-    repetitions = parser.parse_args().repetitions
+    parser.add_argument("--models", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--photographs", type=int, default=400)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        make_photographs(Path(folder))
-        for name, dataset, size, batch in MODELS:
-            fresh = partial(read_split, dataset or f"folder:{folder}", size)
+        make_photographs(Path(folder), arguments.photographs)
+        for model_name, (name, dataset, size, batch) in zip(NAMES, MODELS, strict=True):
+            if model_name not in arguments.models:
+                continue
+            photographs = dataset == "photographs"
+            fresh = partial(read_split, f"folder:{folder}" if photographs else dataset, size)
             try:
                 images = len(fresh())
             except DataError as error:
                 print(f"\n{dataset} is left out: {error}")
                 continue
-            channels = 1 if dataset else 3
-            model = HashModel(name, BITS, channels=channels, image_size=size).eval()
-            title = f"{name}, {dataset or 'photographs'} at {size} pixels, {images} images"
-            print_ratios(title, measure(model, fresh, batch, repetitions), "bare")
+            model = HashModel(name, BITS, channels=3 if photographs else 1, image_size=size).eval()
+            title = f"{name}, {dataset} at {size} pixels, {images} images"
+            print_ratios(title, measure(model, fresh, batch, arguments.repetitions), "bare")
 
 
 if __name__ == "__main__":

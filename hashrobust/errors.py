@@ -46,5 +46,18 @@ class UnwritableError(StoreError):
     exit_code = 1
 
 
+class ModelError(HashRobustError):
+    """A model that was made elsewhere raised an error of its own, which is the cause of this one."""
+
+
 class TrainingError(HashRobustError):
     """Training cannot go on, for example because the loss is not a number."""
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Python's and NumPy's own kind of error, or torch's, which has none of its own on the processor."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    )

@@ -37,6 +37,9 @@ class Attack(ABC):
     seed: int = 0
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    version: ClassVar[int] = 1
+    """Raised with every change of defaults, presets or formulas that changes numbers, so that stored ones are not taken
+    for those of today. A change of a base class raises it in the classes below that it reaches."""
     fits: ClassVar[bool] = False
     """Whether the attack learns something once per model, see `fit`."""
     follows_gradient: ClassVar[bool] = True

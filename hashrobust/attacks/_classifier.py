@@ -28,6 +28,7 @@ class ClassifierAttack(GradientAttack):
     alpha: float | str = field(default=1.0, init=False)
     keep: str = field(default="best", init=False)
 
+    version = 1
     tasks = frozenset({"classification"})
 
     @property

@@ -60,6 +60,7 @@ class GradientAttack(Attack):
     alpha: float | str = "auto"
     eot: int = 1
 
+    version = 2  # alpha "auto" follows the images
     must_cross: ClassVar[bool] = True
     """Whether all steps together must be able to cross the ball."""
 

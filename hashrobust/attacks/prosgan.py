@@ -56,6 +56,7 @@ class ProSGAN(PrototypeAttack):
     batch: int = 32
     alpha: float | str = "auto"
 
+    version = 2  # alpha "auto" follows the images
     presets = {  # noqa: RUF012 - a class attribute, declared ClassVar by Attack
         "original": {
             "epochs": 50,

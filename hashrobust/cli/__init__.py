@@ -31,7 +31,7 @@ from hashrobust.cli import (
     verify,
     version,
 )
-from hashrobust.cli._console import print_error, stderr
+from hashrobust.cli._console import forget_odd_sizes, print_error, stderr
 from hashrobust.cli._processes import (
     answer_signals,
     has_last_word,
@@ -39,7 +39,7 @@ from hashrobust.cli._processes import (
     one_voice,
     undisturbed,
 )
-from hashrobust.errors import NO_ROOM, HashRobustError
+from hashrobust.errors import NO_ROOM, HashRobustError, lacks_memory
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM, as shells expect it."""
@@ -71,6 +71,7 @@ for _panel, _named in _COMMANDS.items():
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
     answer_signals()
+    forget_odd_sizes()  # once more: some call this long after the import
     keep_freed_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
@@ -99,7 +100,7 @@ def main() -> None:
         code = 1 if error.errno in NO_ROOM else 2
         code = _failed(f"{error}: check the path, its permissions and the room on the disk", code)
     except Exception as error:
-        if _lacks_memory(error):
+        if lacks_memory(error):
             code = _failed(
                 f"there is not enough memory for this ({_first_words(error)}): ask for less of it", 1
             )
@@ -142,15 +143,6 @@ def _reader_has_left() -> int:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return 1
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Python's and NumPy's own kind of error, or torch's, which has none of its own on the processor."""
-    if isinstance(error, MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and (
-        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    )
 
 
 def _first_words(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -63,7 +64,16 @@ def _open_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
+def forget_odd_sizes() -> None:
+    """Let nobody see sizes of a terminal in the environment that are none: libraries take every digit of Unicode for a
+    number, and of any length."""
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
+        if not re.fullmatch("[1-9][0-9]{0,5}", os.environ.get(name, "1")):
+            del os.environ[name]
+
+
 _open_streams()
+forget_odd_sizes()
 stdout = _Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_FILES)
 stderr = _Console(stderr=True)
 

@@ -226,13 +226,13 @@ def _fitting(name: str, given: dict[str, Any], progress: ConsoleProgress) -> dic
 
 def _distinct(asked: list[AttackConfig], progress: ConsoleProgress) -> list[AttackConfig]:
     """The attacks to run, all checked; one that follows no gradient runs once, as `none`."""
-    from hashrobust.experiments.attack_runs import build, check_gradient_name, with_gradient
+    from hashrobust.experiments.attack_runs import as_stored, build, check_gradient_name
 
     configs: list[AttackConfig] = []
     without: dict[str, None] = {}
     for config in asked:
         check_gradient_name(config.gradient)
-        configs.append(with_gradient(config, build(config)))
+        configs.append(as_stored(config, build(config)))
         if configs[-1].gradient != config.gradient and config.gradient != "exact":
             without[config.attack] = None
     for name in without:

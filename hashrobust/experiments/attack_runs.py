@@ -53,7 +53,7 @@ def attack_run(
     """
     check_gradient_name(config.gradient)
     attack = build(config)
-    config = with_gradient(config, attack)
+    config = as_stored(config, attack)
     where = where or Where(data_dir, device, progress or Silent())
     config, surrogate = where.with_surrogate(run, config, surrogate)
     path = run.path / "attacks" / config.folder_name
@@ -120,7 +120,7 @@ def attack_cost(
         where = Where(data_dir, device, Silent())
         subject = where.open_beside(run)
         config, surrogate = where.with_surrogate(run, config, None)
-        return Bench.prepare(subject, with_gradient(config, attack), attack, surrogate).cost()
+        return Bench.prepare(subject, as_stored(config, attack), attack, surrogate).cost()
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,10 @@ class Where:
         return replace(config, surrogate=surrogate.name, surrogate_digest=surrogate.digest), surrogate
 
 
-def with_gradient(config: AttackConfig, attack: Attack) -> AttackConfig:
-    """The configuration as it is stored: an attack that follows no gradient says `none`."""
-    return config if attack.follows_gradient else replace(config, gradient="none")
+def as_stored(config: AttackConfig, attack: Attack) -> AttackConfig:
+    """The configuration as it is stored: with the attack's version; one that follows no gradient says `none`."""
+    gradient = config.gradient if attack.follows_gradient else "none"
+    return replace(config, gradient=gradient, version=attack.version)
 
 
 def check_gradient_name(gradient: str) -> None:
@@ -185,7 +186,8 @@ def build(config: AttackConfig) -> Attack:
     """The attack of a configuration.
 
     Raises:
-        InputError: an unknown name, preset or parameter, a value out of range, or a surrogate with a rule's gradient.
+        InputError: an unknown name, preset or parameter, a value out of range, or a surrogate with a rule's gradient
+            or with an attack that follows none.
     """
     # No number by a rule's gradient stands without the word, and a transfer's would.
     if config.surrogate is not None and config.gradient.startswith("rule"):
@@ -193,11 +195,16 @@ def build(config: AttackConfig) -> Attack:
             f"a transfer follows the surrogate's exact gradient: leave out either gradient '{config.gradient}' or "
             "the surrogate"
         )
-    return build_attack(
+    attack = build_attack(
         config.attack,
         preset=config.preset,
         **{"epsilon": config.epsilon, "seed": config.seed, **config.params},
     )
+    if config.surrogate is not None and not attack.follows_gradient:
+        raise InputError(
+            f"attack '{config.attack}' follows no gradient, and so none of a surrogate either: leave the surrogate out"
+        )
+    return attack
 
 
 def describe(attack: Attack) -> dict[str, Any]:

@@ -59,9 +59,7 @@ def stored_values(config: Any) -> dict[str, Any]:
     """A configuration as plain values, without `added` fields that have their default."""
     defaults = {f.name: f.metadata["added"] for f in fields(config) if "added" in f.metadata}
     return {
-        name: value
-        for name, value in asdict(config).items()
-        if name not in defaults or value != defaults[name]
+        key: value for key, value in asdict(config).items() if key not in defaults or value != defaults[key]
     }
 
 
@@ -215,7 +213,7 @@ class AttackConfig:
     `gradient` is `exact`, `rule`, `rule:NAME`, or `none` for attacks that follow none; `params` are the
     attack's own parameters after its preset; `queries` is None for all of them. `surrogate` names the run
     whose gradients are followed in place of the attacked one's, `surrogate_digest` the SHA-256 of its codes.
-    `start_epsilons` are the smaller epsilons, ascending, through which the attack is warm-started.
+    `start_epsilons` are the smaller epsilons, ascending, through which it is warm-started; `version` is its class's.
     """
 
     attack: str
@@ -231,6 +229,7 @@ class AttackConfig:
     surrogate: str | None = added(None)
     surrogate_digest: str = added("")
     start_epsilons: tuple[float, ...] = added(())
+    version: int = added(1)
 
     def __post_init__(self) -> None:
         check_fit(self)

@@ -17,6 +17,7 @@ from hashrobust.experiments.config import slug
 from hashrobust.experiments.environment import choose_device, record_environment
 from hashrobust.experiments.files import file_digest
 from hashrobust.experiments.imported_runs import load_imported
+from hashrobust.experiments.scaled_gradient import scaled_gradient
 from hashrobust.experiments.store import EXPORTED, FOREIGN, Folder, config_hash
 from hashrobust.experiments.trained_runs import load_run
 from hashrobust.models import (
@@ -27,13 +28,12 @@ from hashrobust.models import (
     Hasher,
     HashModel,
     Network,
-    frozen,
     import_model,
     load_foreign_weights,
     sign,
 )
 from hashrobust.options import ALL_LAYERS
-from hashrobust.rules import exact_gradient, feedback_scale, feedback_seed, layers_of, rule_of
+from hashrobust.rules import feedback_scale, feedback_seed, layers_of, rule_of
 from hashrobust.seeding import keyed_generator
 
 PYTHON = "python:"
@@ -247,13 +247,12 @@ def _answers_digest(model: Hasher | ClassifyingModel, data: LabelledDataset) -> 
 
 def _gradient_digest(model: Hasher | ClassifyingModel, data: LabelledDataset) -> str:
     """The direction of the exact input gradient at some validation images, coarse enough to survive rounding."""
-    images = data.validation.load(range(min(_GRADIENT_PROBES, len(data.validation)))).to(model.device)
-    with frozen(model), exact_gradient(model), torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        outputs = model(images.requires_grad_())
-        if not outputs.requires_grad:
-            return "none"
-        found = torch.autograd.grad(torch.tanh(outputs).sum(), images, allow_unused=True)[0]
-    gradient = torch.zeros(1) if found is None else found.cpu().double().flatten()
+    images = data.validation.load(range(min(_GRADIENT_PROBES, len(data.validation))))
+    with torch.random.fork_rng(devices=[]):
+        found = scaled_gradient(model, images)
+    if found is None:
+        return "none"
+    gradient = found.cpu().double().flatten()
     norm = float(gradient.norm())
     if norm == 0 or not math.isfinite(norm):
         return "zero" if norm == 0 else "not finite"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hashrobust.attacks import auto_alpha, check_gradient, classification_objective, input_gradient
-from hashrobust.errors import InputError
+from hashrobust.errors import InputError, ModelError
 from hashrobust.experiments.opened import Model
 from hashrobust.models import ClassifyingModel, frozen
 from hashrobust.rules import exact_gradient
@@ -48,10 +48,15 @@ def difference_facts(model: Model, images: Tensor, epsilon: float) -> dict[str, 
             check = check_gradient(
                 precise, images.cpu(), lambda z: agreement(model, z, own), epsilon=epsilon, inputs=len(images)
             )
-    except (InputError, RuntimeError, TypeError) as error:  # models of others may refuse copies or float64
+    except (
+        InputError,
+        ModelError,
+        RuntimeError,
+        TypeError,
+    ) as error:  # models of others may refuse copies or float64
         names = ("cosine", "kink_share", "clean_kink_share", "passed")
         return dict.fromkeys([f"gradient_check_{name}" for name in names]) | {
-            "gradient_check_skipped": f"the model could not be run in float64 ({error})"
+            "gradient_check_skipped": f"the model could not be run in float64 ({error.__cause__ or error})"
         }
     return {
         "gradient_check_cosine": check.cosine,

@@ -54,18 +54,28 @@ def import_run(
         )
         config = replace(config, rule=f"{rule} {WITHOUT_FEEDBACK}")
     stored = {"task": FOREIGN, "model": EXPORTED, **_task(config), **config.to_dict()}
-    path = results / _name(config, config_hash({**stored, "digest": file_digest(directory / MODEL)}))
-    if Folder(path).has(MODEL):
-        progress.say(f"{path.name} is there already")
-        return Folder.open(path, stored)
-    with staging(path) as place:
-        folder = Folder.create(place, stored)
-        record_environment(folder, device=choose_device(device), fingerprint=data.fingerprint)
-        for file in (MODEL, *([FEEDBACK] if described["feedback"] else [])):
-            with folder.writing(file) as temporary:
-                shutil.copyfile(directory / file, temporary)
-        load_imported(folder)
-    return Folder.open(path)
+    run = Folder(results / _name(config, config_hash({**stored, "digest": file_digest(directory / MODEL)})))
+    there = run.has(MODEL)
+    try:
+        if not there:
+            with staging(run.path) as place:
+                folder = Folder.create(place, stored)
+                record_environment(folder, device=choose_device(device), fingerprint=data.fingerprint)
+                _copy_weights(directory, folder, feedback=described["feedback"])
+                load_imported(folder)
+    except OSError:
+        if not run.has(MODEL):
+            raise
+        there = True  # another process took the same export in meanwhile
+    if there:
+        progress.say(f"{run.name} is there already")
+    return Folder.open(run.path, stored)
+
+
+def _copy_weights(directory: Path, folder: Folder, *, feedback: bool) -> None:
+    for file in (MODEL, *([FEEDBACK] if feedback else [])):
+        with folder.writing(file) as temporary:
+            shutil.copyfile(directory / file, temporary)
 
 
 def load_imported(run: Folder) -> HashModel | Classifier:

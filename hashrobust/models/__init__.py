@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from hashrobust.models.attackable import attackable
 from hashrobust.models.files import load_model, load_tensors, load_weights, save_model, save_tensors
-from hashrobust.models.foreign import ForeignClassifier, ForeignModel, import_model, load_foreign_weights
+from hashrobust.models.foreign import (
+    ForeignClassifier,
+    ForeignModel,
+    import_model,
+    load_foreign_weights,
+    told_of,
+)
 from hashrobust.models.image_model import ClassifyingModel, Hasher, ImageModel, frozen, sign
 from hashrobust.models.layout import training_layout
 from hashrobust.models.network import Classifier, HashModel, Network, Normalize
@@ -31,5 +37,6 @@ __all__ = [
     "save_model",
     "save_tensors",
     "sign",
+    "told_of",
     "training_layout",
 ]

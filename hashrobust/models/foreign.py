@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+import hashrobust
 from hashrobust.datasets import Split
-from hashrobust.errors import InputError
+from hashrobust.errors import HashRobustError, InputError, ModelError, lacks_memory
 from hashrobust.models.files import load_tensors
 from hashrobust.models.image_model import ClassifyingModel, Hasher, ImageModel
 
@@ -43,8 +45,13 @@ class _Foreign(ImageModel):
             self._count = self._probe(torch.rand(2, *input_shape, device=self.device)).shape[1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Outputs (B, K); a shape other than that of the first answer is an InputError."""
-        z = self.function(images)
+        """Outputs (B, K); a shape other than that of the first answer is an InputError.
+
+        Raises:
+            ModelError: the callable raises an error.
+        """
+        with told_of(self.function):
+            z = self.function(images)
         fits = isinstance(z, Tensor) and z.ndim == 2 and len(z) == len(images)
         if not fits or self._count not in (None, z.shape[1]):
             raise InputError(
@@ -79,14 +86,46 @@ class _Foreign(ImageModel):
             z: Tensor = self(images)
         except InputError:
             raise
-        except Exception as error:
+        except ModelError as error:
+            own = error.__cause__
             raise InputError(
-                f"the model fails on images of shape {tuple(images.shape)} ({type(error).__name__}: {error}): "
+                f"the model fails on images of shape {tuple(images.shape)} ({type(own).__name__}: {own}): "
                 "choose --dataset and --image-size as the model needs them"
-            ) from error
+            ) from own
         if not bool(z.isfinite().all()):
             raise InputError("the model answers random images in [0, 1] with NaN or infinity: mend the model")
         return z
+
+
+@contextmanager
+def told_of(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Tell errors that a model of somebody else raises as its own, in one sentence with their place.
+
+    Raises:
+        ModelError: there is one; it is the cause.
+    """
+    try:
+        yield
+    except HashRobustError:
+        raise
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        function = model.function if isinstance(model, _Foreign) else model
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ModelError(f"the model {name} fails{_place(error)} ({said}): mend the model") from error
+
+
+def _place(error: Exception) -> str:
+    """The last line that is neither torch's nor ours, if there is one."""
+    libraries = tuple(str(Path(package).parent) for package in (torch.__file__, hashrobust.__file__))
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((*libraries, "<"))
+    ]
+    return f" at {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
 
 
 class ForeignModel(_Foreign, Hasher):

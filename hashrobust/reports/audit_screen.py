@@ -89,13 +89,15 @@ def _headline(audit: Folder, found: dict[str, Any]) -> Table:
                     labels.percent(numbers[f"zero_step_{mean}"]),
                 )
             )
-    settings = f"{numbers.get('queries', 0)} queries, epsilon {255 * audit.config['epsilon']:g}/255"
+    queries, asked = numbers.get("queries", 0), audit.config.get("queries") or 0
+    fewer = (f"{asked} queries were asked for: these are all there are.",) if 0 < queries < asked else ()
+    settings = f"{queries} queries, epsilon {255 * audit.config['epsilon']:g}/255"
     return Table(
         title=f"{audit.path.parents[1].name}/{audit.name}: {settings}",
         columns=("", "%"),
         rows=tuple(rows),
         words=1,
-        notes=("Intervals: 95% over queries, paired where two models or gradients are compared.",),
+        notes=(*fewer, "Intervals: 95% over queries, paired where two models or gradients are compared."),
     )
 
 

@@ -170,6 +170,7 @@ def _attack(attack: Folder, run_settings: Mapping[str, Any]) -> _Record:
         "folder": f"{run_settings['run']}/attacks/{attack.name}",
         **{f"attack_{k}": config[k] for k in ("seed", "query_seed", "batch_size", "threads") if k in config},
         **{k: config[k] for k in ("surrogate",) if k in config},
+        **({"attack_version": config["version"]} if "version" in config else {}),
         **({"warm_start": True} if config.get("start_epsilons") else {}),
         **_flat({"params": config.get("params", {})}),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ def test_an_audit_ends_with_one_screen_and_is_reported(
     page = (results / "report" / "audits.md").read_text()
     assert f"(rule: {100 * found['headline']['rule_map']:.1f})" in page
     assert (results / "report" / "audits.png").stat().st_size > 5_000
+
+
+def test_more_queries_than_there_are_are_told(
+    cli: Callable[..., Any], run_folder: Path, results: Path
+) -> None:
+    few = ["--queries", 5000, "--steps", 2, "--restarts", 1, "--search", 2, "--results", results]
+    priced = cli("audit", run_folder, *few, "--dry-run")
+    assert priced.code == 0, priced.err
+    assert "queries, all there are of 5000 asked for, " in priced.out
 
 
 def test_transfer_and_no_gradient_have_words_of_their_own(
@@ -94,6 +104,62 @@ def test_a_model_of_others_is_attacked_by_name(
     assert both.code == 2 and "name either a run, or a model" in both.err
 
 
+STUMBLING = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(64, 12)
+
+    def forward(self, x):
+        if x.requires_grad and len(x) == 8:
+            raise KeyError("a foot in the way")
+        return self.layer(x.flatten(1))
+
+def backward():
+    net = Net().layer
+    return lambda x: Stumbling.apply(net(x.flatten(1)))
+
+class Stumbling(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z):
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise KeyError("a foot in the way back")
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "name", "line"),
+    [("Net", "Net", 'the way")'), ("backward", "backward.<locals>.<lambda>", 'back")')],
+)
+def test_an_error_of_a_model_of_others_is_told_in_one_sentence(
+    cli: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    factory: str,
+    name: str,
+    line: str,
+) -> None:
+    (tmp_path / "stumbling.py").write_text(STUMBLING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "stumbling", raising=False)
+    model = ["--model", f"stumbling:{factory}", "--dataset", "digits", "--image-size", 8]
+    outcome = cli("audit", *model, *SMALL, "--quiet")
+    assert outcome.code == 1 and outcome.out == ""
+    (said,) = outcome.err.splitlines()
+    (number,) = (n for n, text in enumerate(STUMBLING.splitlines(), 1) if text.endswith(line))
+    assert said.startswith(
+        f"error: the model {name} fails at {tmp_path / 'stumbling.py'}, line {number} (KeyError: "
+    )
+    assert said.endswith("): mend the model")
+
+
 def test_a_classifier_of_others_is_attacked_audited_and_reported(
     cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +193,10 @@ def test_a_classifier_of_others_is_attacked_audited_and_reported(
         (["--steps", 0], "give a whole number of 1 or more"),
         (["--steps", 1], "cannot cross a ball"),
         (["--surrogate", "nothing"], "no run 'nothing'"),
+        (
+            ["--surrogate", "nothing", "--attack", "noise"],
+            "'noise' follows no gradient, and so none of a surrogate",
+        ),
         (["--surrogate", "nothing", "--gradient", "exact,rule"], "leave out either gradient 'rule' or"),
     ],
 )

@@ -60,6 +60,7 @@ def test_defaults_are_those_of_the_configuration(command, config):
         "weights_digest": "weights",
         "surrogate_digest": "surrogate",
         "start_epsilons": "warm_start",
+        "version": "attack",
         "patience": "epochs",
         "schedule": "epochs",
         "max_steps": "epochs",
@@ -383,6 +384,20 @@ def test_what_a_terminal_has_no_letters_for_is_shown_by_its_code(encoding, code)
     )
     assert done.returncode == 0, done.stderr
     assert ("\\udcff" if encoding == "utf-8" else "\\u2026") in done.stdout
+
+
+@pytest.mark.parametrize("value", ["²", "9" * 30, "9" * 5000, "0"])
+def test_sizes_of_a_terminal_that_are_none_are_ignored(value):
+    """They are read when Rich is imported, and again when help is shown."""
+    odd = dict.fromkeys(("COLUMNS", "LINES", "TERMINAL_WIDTH"), value)
+    plain = {name: text for name, text in os.environ.items() if name not in odd}
+    command = [sys.executable, "-m", "hashrobust", "--help"]
+    told, wanted = (
+        subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+        for environment in (plain | odd, plain)
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout == wanted.stdout
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

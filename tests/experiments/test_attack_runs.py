@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hashrobust.attacks import build_attack
+from hashrobust.attacks.center import Center
 from hashrobust.errors import HashRobustError, InputError, StoreError
 from hashrobust.experiments import attack_runs, bench, crafting, environment
 from hashrobust.experiments.attack_runs import attack_cost, attack_run
@@ -107,6 +108,17 @@ def test_asking_again_does_nothing_and_overwriting_repeats(
     assert contents(attack.path) == before
 
 
+def test_an_attack_that_has_changed_is_made_anew_beside_the_old_one(
+    run: Folder, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = run.attacks()
+    monkeypatch.setattr(Center, "version", Center.version + 1)
+    after = attack_run(run, small.attack)
+    assert {attack.path for attack in run.attacks()} == {before.path, after.path} and len(run.attacks()) == 2
+    assert after.config["version"] == before.config["version"] + 1
+    assert metrics(after) == metrics(before)
+
+
 def test_a_warm_start_counts_the_work_of_all_its_links(run: Folder, small: Any) -> None:
     """A search begins anew in each ball, so that its work can be told from that of each ball alone."""
 
@@ -192,8 +204,9 @@ def test_brsf_by_rule_is_the_same_when_batches_are_read_back(
 ) -> None:
     run = finetune_run(small.finetune(rule="brsf", epochs=1), tmp_path)
     config = replace(small.attack, gradient="rule", queries=20)
-    whole = contents(attack_run(run, config).path)
-    Folder(run.path / "attacks" / config.folder_name).clear()
+    attack = attack_run(run, config)
+    whole = contents(attack.path)
+    attack.clear()
 
     def killed(*args: object) -> None:
         raise KeyboardInterrupt
@@ -202,7 +215,7 @@ def test_brsf_by_rule_is_the_same_when_batches_are_read_back(
     with pytest.raises(KeyboardInterrupt):
         attack_run(run, config)
     monkeypatch.undo()
-    assert len(list((run.path / "attacks" / config.folder_name / "parts").iterdir())) == 2
+    assert len(list((attack.path / "parts").iterdir())) == 2
     assert contents(attack_run(run, config).path) == whole
 
 

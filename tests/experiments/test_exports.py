@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import hashrobust as hr
 from hashrobust.errors import HashRobustError, InputError
-from hashrobust.experiments import exports
+from hashrobust.experiments import exports, imported_runs
 from hashrobust.experiments.attack_runs import attack_run
 from hashrobust.experiments.classifier_runs import classify_run, evaluate_classifier, load_classifier
 from hashrobust.experiments.config import AttackConfig, ClassifierConfig, PretrainConfig
@@ -32,6 +32,7 @@ from hashrobust.experiments.retrieval_runs import encode_run, evaluate_run
 from hashrobust.experiments.store import Folder
 from hashrobust.experiments.trained_runs import load_run
 from hashrobust.experiments.training_runs import pretrain_run
+from hashrobust.progress import Silent
 from hashrobust.reports.card import model_card
 from hashrobust.rules import feedback_state, rule_of
 
@@ -113,6 +114,26 @@ def test_a_round_trip_keeps_codes_scores_feedback_and_both_gradients(
             found[0]["map"] == found[1]["map"] and found[0]["gradient_cosine"] == found[1]["gradient_cosine"]
         )
     assert import_run(exported, tmp_path / "results").path == run.path
+
+
+def test_an_import_that_another_one_overtakes_finds_it_there(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, lines = [], []
+
+    class Progress(Silent):
+        def say(self, text: str) -> None:
+            lines.append(text)
+
+    def overtaken(run: Folder) -> Any:
+        monkeypatch.undo()
+        here.append(import_run(exported, tmp_path))
+        return imported_runs.load_imported(run)
+
+    monkeypatch.setattr(imported_runs, "load_imported", overtaken)
+    run = import_run(exported, tmp_path, progress=Progress())
+    assert [run.path] == [other.path for other in here] and [run.path] == list(tmp_path.iterdir())
+    assert lines[-1] == f"{run.name} is there already"
 
 
 def test_an_imported_run_is_exported_again_bit_for_bit(exported: Path, tmp_path: Path) -> None:

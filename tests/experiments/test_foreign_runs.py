@@ -198,6 +198,25 @@ def test_equal_answers_with_another_backward_pass_are_another_model(tmp_path: Pa
     assert masked.config["gradient_digest"] == "zero"
 
 
+@pytest.mark.parametrize("factor", [1.0, 1e4])
+def test_another_backward_pass_is_noticed_however_large_outputs_are(tmp_path: Path, factor: float) -> None:
+    data = hr.load_dataset("digits", image_size=8)
+    torch.manual_seed(0)
+    weight = factor * torch.randn(64, 16)
+
+    def plain(images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) @ weight
+
+    def masked(images: torch.Tensor) -> torch.Tensor:
+        z = plain(images)
+        return torch.cat([z[:, :8].detach(), z[:, 8:]], dim=1)
+
+    before, after = (foreign_run(model, data, tmp_path)[0] for model in (plain, masked))
+    assert before.config["codes_digest"] == after.config["codes_digest"]
+    assert before.config["gradient_digest"] != after.config["gradient_digest"]
+    assert before.path != after.path
+
+
 def test_a_plain_callable_is_attacked_and_its_check_is_skipped_where_float64_fails(tmp_path: Path) -> None:
     data = hr.load_dataset("digits", image_size=8)
     weight = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))

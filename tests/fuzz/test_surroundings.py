@@ -28,6 +28,7 @@ VARIABLES = [
         "TORCH_HOME",
         "PATH",
         "COLUMNS",
+        "LINES",
     ),
     *(
         "RANK",
@@ -56,6 +57,7 @@ VALUES = st.one_of(
             "-1",
             "9" * 30,
             "9" * 5000,
+            "²",
         ]
     ),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6),

@@ -108,11 +108,12 @@ def add_examples(attack: Folder, *, n: int = 3, k: int = 4, channels: int = 1, s
     return attack.path / "examples" / "examples.npz"
 
 
-def add_audit(run: Folder, cells: dict[str, Folder], number: int = 0, **found: Any) -> Folder:
+def add_audit(
+    run: Folder, cells: dict[str, Folder], number: int = 0, asked: int = QUERIES, **found: Any
+) -> Folder:
     """A finished audit of a run whose parts are these attack folders."""
-    audit = Folder.create(
-        run.path / "audits" / f"audit-{number:08x}", {"attack": "center", "epsilon": 8 / 255}
-    )
+    config = {"attack": "center", "epsilon": 8 / 255, "queries": asked}
+    audit = Folder.create(run.path / "audits" / f"audit-{number:08x}", config)
     access = {"by rule": "rule", "noise": "noise"}
     rows = []
     for part, attack in cells.items():

@@ -20,3 +20,14 @@ def test_a_classifier_has_no_map(make: dict[str, Callable[..., Any]], tmp_path: 
     words = [str(cell) for column in table.columns for cell in column.cells]
     assert "control: clean accuracy" in words
     assert not any("mAP" in word for word in words)
+
+
+def test_fewer_queries_than_were_asked_for_are_told(
+    make: dict[str, Callable[..., Any]], tmp_path: Path
+) -> None:
+    run = make["run"](tmp_path, "bp", 0)
+    attack = make["attack"](run, 0.4, attack="center", epsilon=8 / 255)
+    whole = make["audit"](run, {"main": attack})
+    assert "were asked for" not in screen(whole)[0].caption
+    fewer = make["audit"](run, {"main": attack}, 1, asked=200)
+    assert "200 queries were asked for: these are all there are." in screen(fewer)[0].caption

@@ -85,6 +85,18 @@ def test_gap_ignores_threads_but_not_parameters(tmp_path, make):
     assert one(results_frame(tmp_path), "gradient=rule")["masking_gap"] == pytest.approx(0.1)
 
 
+def test_an_attack_and_what_it_was_before_a_change_are_not_mixed(tmp_path, make):
+    run = make["run"](tmp_path, "frsf", 0)
+    for version, score in ((1, 0.5), (2, 0.3)):
+        for gradient, more in (("exact", 0.0), ("rule", 0.1)):
+            own = {"attack": "center", "epsilon": 8 / 255, "gradient": gradient, "version": version}
+            make["attack"](run, score + more, **own)
+    found = filter_frame(results_frame(tmp_path), ["attack=center"])
+    assert found["masking_gap"].tolist() == pytest.approx([0.1] * 4)
+    means = summarise(found, None, ["map"])
+    assert means["seeds"].tolist() == [1] * 4 and sorted(means["map"]) == pytest.approx([0.3, 0.4, 0.5, 0.6])
+
+
 def test_own_feedback_gap_wins_over_a_controls_on_the_exact_row(tmp_path, make):
     run = make["run"](tmp_path, "frsf", 0)
     for gradient, score in (("exact", 0.2), ("rule", 0.5), ("rule:usf", 0.3)):

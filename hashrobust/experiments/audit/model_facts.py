@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hashrobust.attacks import auto_alpha
 from hashrobust.experiments.bench import choose_queries
 from hashrobust.experiments.opened import Model
+from hashrobust.experiments.scaled_gradient import scaled_gradient
 from hashrobust.experiments.subject import Subject
 from hashrobust.models import ClassifyingModel, frozen, sign
-from hashrobust.rules import exact_gradient, redraw_feedback, rule_of, signal_agreement
+from hashrobust.rules import redraw_feedback, rule_of, signal_agreement
 
 IMAGES = 64
 ALONE = 8
@@ -82,12 +82,8 @@ def _differing_classes(now: Tensor, before: Tensor) -> float:
 def _gradient_repeats(model: Model, images: Tensor) -> bool:
     def gradient() -> Tensor:
         """Zeros where there is none; whether it is a number is another check's question."""
-        x = images.to(model.device).requires_grad_()
-        with frozen(model), exact_gradient(model), torch.enable_grad():
-            z = model(x)
-            u = torch.tanh(auto_alpha(z.detach()) * z).sum()
-            found = torch.autograd.grad(u, x, allow_unused=True)[0] if z.requires_grad else None
-        return torch.zeros_like(x) if found is None else found.nan_to_num()
+        found = scaled_gradient(model, images)
+        return torch.zeros_like(images) if found is None else found.nan_to_num()
 
     return torch.equal(gradient(), gradient())
 

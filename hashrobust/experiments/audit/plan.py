@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hashrobust.attacks import attacks
@@ -43,7 +43,8 @@ class AuditConfig:
 
     `attack` is the one whose numbers are audited: the checks are made on it, and the suite's other attacks
     stand beside it. A run with fewer queries than the budget asks for is attacked on all of them.
-    `control` names the backpropagation twin. None in `queries`, `steps`, `restarts`, `search`: the budget's.
+    `control` names the backpropagation twin; `version` tells those of all attacks (see `with_version`). None in
+    `queries`, `steps`, `restarts`, `search`: the budget's.
     """
 
     epsilon: float = 8 / 255
@@ -60,6 +61,7 @@ class AuditConfig:
     batch_size: int = 100
     threads: int | None = None
     also: tuple[str, ...] = added(())
+    version: int = added(1)
 
     def __post_init__(self) -> None:
         check_fit(self)
@@ -113,6 +115,11 @@ def _is_targeted(name: str) -> bool:
 
 def _follows_gradient(name: str) -> bool:
     return attacks.build(name).follows_gradient
+
+
+def _has_one_start(name: str) -> bool:
+    """Whether an attack is fitted once, or has no starts at all."""
+    return attacks.build(name).fits or "restarts" not in attacks.parameters(name)
 
 
 def check_attacks(config: AuditConfig, task: str) -> None:
@@ -182,6 +189,12 @@ def plan(
     return list(_Cells(config, task, min(queries, config.amounts.queries), rule, control).cells())
 
 
+def with_version(config: AuditConfig, task: str) -> AuditConfig:
+    """The configuration with the version of its suite, which rises with that of any of its attacks."""
+    names = {cell.config.attack for cell in plan(config, queries=2, rule="bp", control=None, task=task)}
+    return replace(config, version=1 + sum(attacks.build(name).version - 1 for name in names))
+
+
 @dataclass(frozen=True)
 class _Cells:
     config: AuditConfig
@@ -202,7 +215,7 @@ class _Cells:
             one = self._attack(main, steps=1, restarts=1, step_size=step, random_start=False)
             yield Cell(ONE_STEP, "white box", one)
             yield Cell(TWICE, "white box", self._attack(main, steps=2 * amounts.steps))
-        if "restarts" in known:
+        if not _has_one_start(main):
             yield Cell(RESTARTS, "white box", self._attack(main, restarts=2 * amounts.restarts))
         yield from self._others()
         for factor in (0.25, 0.5, 2.0):
@@ -253,7 +266,8 @@ class _Cells:
         """The attack at the budget's amounts, as far as it has such parameters."""
         amounts = self.config.amounts
         known = attacks.parameters(name)
-        wanted = {"steps": amounts.steps, "restarts": amounts.restarts, "budget": amounts.search} | params
+        restarts = 1 if _has_one_start(name) else amounts.restarts
+        wanted = {"steps": amounts.steps, "restarts": restarts, "budget": amounts.search} | params
         return AttackConfig(
             attack=name,
             epsilon=epsilon or self.config.epsilon,

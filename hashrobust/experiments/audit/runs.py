@@ -10,14 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from hashrobust.errors import HashRobustError, InputError, StoreError
-from hashrobust.experiments.attack_runs import Where, attack_run, build, with_gradient
+from hashrobust.errors import HashRobustError, InputError, ModelError, StoreError
+from hashrobust.experiments.attack_runs import Where, as_stored, attack_run, build
 from hashrobust.experiments.audit.checks import CLEAN_MATCH
 from hashrobust.experiments.audit.evidence import Evidence
 from hashrobust.experiments.audit.headline import headline
 from hashrobust.experiments.audit.judging import all_checks
 from hashrobust.experiments.audit.model_facts import depth_facts, determinism_facts
-from hashrobust.experiments.audit.plan import MAIN, AuditConfig, Cell, check_attacks, plan
+from hashrobust.experiments.audit.plan import MAIN, AuditConfig, Cell, check_attacks, plan, with_version
 from hashrobust.experiments.audit.verdict import matched, verdict, verdict_sentence
 from hashrobust.experiments.bench import Bench
 from hashrobust.experiments.environment import record_environment, threads
@@ -118,7 +118,7 @@ class Audit:
             check_surrogate(twin, subject, "control")
             config = replace(config, control=twin.name, control_digest=twin.digest)
         # Stored are the amounts themselves: what a budget's name stands for may change.
-        config = replace(config, **vars(config.amounts))
+        config = replace(with_version(config, subject.measure.task), **vars(config.amounts))
         cells = plan(
             config,
             queries=len(subject.data.asked),
@@ -165,9 +165,14 @@ class Audit:
                 attack = build(cell.config)
                 taken = getattr(attack, "gradient_steps", 0) + getattr(attack, "budget", 0) / 3
                 seconds += measured * taken / max(steps, 1)
-        queries = main.config.queries
+        queries, asked = len(self.subject.data.asked), self.config.amounts.queries
+        counted = (
+            f"{asked} queries"
+            if asked <= queries
+            else f"{queries} queries, all there are of {asked} asked for"
+        )
         return (
-            f"audit of {self.subject.name}: {len(self.cells)} attacks on {queries} queries, "
+            f"audit of {self.subject.name}: {len(self.cells)} attacks on {counted}, "
             f"{left} still to run, about {seconds / 60:.0f} min"
         )
 
@@ -184,7 +189,10 @@ class Audit:
                     continue
                 try:
                     done[cell.part] = self._attack(cell, overwrite)
-                except StoreError:  # of files and disks, and nothing that the model is to be judged by
+                except (
+                    StoreError,
+                    ModelError,
+                ):  # of files, disks or the model's code: nothing to judge it by
                     raise
                 except HashRobustError as error:
                     if isinstance(error, InputError) and cell.part != MAIN and not errors:
@@ -200,7 +208,7 @@ class Audit:
         return self.subject
 
     def _folder(self, cell: Cell) -> Folder:
-        config = with_gradient(cell.config, build(cell.config))
+        config = as_stored(cell.config, build(cell.config))
         return Folder(self._on(cell).folder.path / "attacks" / config.folder_name)
 
     def _bench(self, cell: Cell) -> Bench:

@@ -8,8 +8,8 @@ from itertools import product
 from typing import Any
 
 from hashrobust.attacks import build_attack
-from hashrobust.experiments.attack_runs import build, with_gradient
-from hashrobust.experiments.audit.plan import DEFAULT_ATTACKS, AuditConfig
+from hashrobust.experiments.attack_runs import as_stored, build
+from hashrobust.experiments.audit.plan import DEFAULT_ATTACKS, AuditConfig, with_version
 from hashrobust.experiments.config import (
     AttackConfig,
     PretrainConfig,
@@ -140,7 +140,7 @@ def attack_configs(matrix: Matrix, task: str, feedback: str) -> Iterator[AttackC
             axes = choice.epsilons or matrix.epsilons, choice.gradients or matrix.gradients
             for epsilon, gradient in product(*axes):
                 config = _attack_config(matrix, choice, epsilon, own_gradient(gradient, feedback))
-                yield with_gradient(config, build(config))
+                yield as_stored(config, build(config))
 
 
 def tasks_of(choice: Choice) -> frozenset[str]:
@@ -178,4 +178,5 @@ def audit_config(matrix: Matrix, task: str) -> AuditConfig:
         given["epsilon"] = parse_epsilon(str(given["epsilon"]))
     if "also" in given:
         given["also"] = tuple(given["also"])
-    return AuditConfig(**{"queries": matrix.queries, "threads": matrix.threads, **matrix.attack, **given})
+    config = AuditConfig(**{"queries": matrix.queries, "threads": matrix.threads, **matrix.attack, **given})
+    return with_version(config, task)

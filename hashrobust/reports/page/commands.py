@@ -8,7 +8,7 @@ from typing import Any
 
 from hashrobust.experiments.store import AT_EPOCH, CLASSIFY, EXPORTED
 
-_OF_STORE = {"format", "task", "weights_digest", "surrogate_digest", "control_digest", "epoch"}
+_OF_STORE = {"format", "task", "weights_digest", "surrogate_digest", "control_digest", "epoch", "version"}
 _OWN = {"objective_params": "--param", "defence_params": "--defence-param", "params": "--param"}
 _NOT_OF_PRETRAINING = {"head_learning_rate_factor", "schedule", "patience"}
 

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hashrobust.attacks import attacks
 from hashrobust.errors import InputError
 from hashrobust.experiments.audit import checks
 from hashrobust.experiments.audit.checks import FAIL, PASS, SKIP, WARN, Check, Scores
 from hashrobust.experiments.audit.evidence import Evidence
 from hashrobust.experiments.audit.headline import headline
 from hashrobust.experiments.audit.judging import all_checks
-from hashrobust.experiments.audit.plan import AuditConfig, Cell, plan
+from hashrobust.experiments.audit.plan import AuditConfig, Cell, check_attacks, plan, with_version
 from hashrobust.experiments.audit.verdict import verdict
 
 STEADY = {"differing_bits": 0.0, "differing_how": "", "gradient_repeats": True, "rule_redraws": False}
@@ -243,6 +244,26 @@ def test_further_attacks_stand_beside_those_of_the_suite() -> None:
     assert len(access) == len(cells)
     assert access["hag"] == access["also hag"] == access["control: also hag"] == "white box"
     assert access["noise"] == "noise" and access["also noise"] == "gradient-free"
+
+
+def test_an_attack_that_is_fitted_once_has_one_start_whatever_the_budget() -> None:
+    config = AuditConfig(also=("uap",), restarts=4)
+    check_attacks(config, "hashing")
+    cells = {cell.part: cell.config for cell in plan(config, queries=9, rule="bp", control=None)}
+    assert cells["main"].params["restarts"] == 4 and cells["also uap"].params["restarts"] == 1
+    check_attacks(AuditConfig(attack="uap"), "hashing")
+
+
+def test_a_suite_has_another_version_if_any_of_its_attacks_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = AuditConfig(also=("uap",))
+    before = with_version(config, "hashing")
+    assert with_version(before, "hashing") == before
+    for attack in ("hag", "noise", "square", "uap"):
+        with monkeypatch.context() as patch:
+            patch.setattr(attacks[attack], "version", attacks.build(attack).version + 1)
+            after = with_version(config, "hashing")
+        assert after.version == before.version + 1 and after.folder_name != before.folder_name
+    assert "version" not in with_version(AuditConfig(attack="pgd"), "classification").to_dict()
 
 
 def test_an_attack_without_steps_cannot_show_that_it_has_converged() -> None:

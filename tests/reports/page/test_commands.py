@@ -11,7 +11,8 @@ from unittest import mock
 import pytest
 
 from hashrobust.cli import main
-from hashrobust.experiments.audit.plan import AuditConfig
+from hashrobust.experiments.attack_runs import as_stored, build
+from hashrobust.experiments.audit.plan import AuditConfig, with_version
 from hashrobust.experiments.config import AttackConfig, ClassifierConfig, FinetuneConfig, PretrainConfig
 from hashrobust.experiments.store import Folder
 from hashrobust.reports.page.commands import attack_command, audit_command, run_command
@@ -106,6 +107,7 @@ def test_pretrain(config: PretrainConfig, tmp_path: Path) -> None:
     ],
 )
 def test_attack(config: AttackConfig, tmp_path: Path) -> None:
+    config = as_stored(config, build(config))
     run = Folder.create(tmp_path / "the run", {"task": "finetune", **FinetuneConfig().to_dict()})
     attack = Folder.create(run.path / "attacks" / config.folder_name, config.to_dict())
     command = attack_command("the run", attack.config, str(tmp_path))
@@ -120,13 +122,14 @@ def test_a_warm_start_goes_through_its_chain() -> None:
 def test_audit(tmp_path: Path) -> None:
     run = Folder.create(tmp_path / "run", {"task": "finetune", **FinetuneConfig().to_dict()})
     Folder.create(tmp_path / "twin", {"task": "finetune", **FinetuneConfig(seed=1).to_dict()})
-    config = AuditConfig(
+    asked = AuditConfig(
         control="twin", control_digest="abc", epsilon=4 / 255, queries=40, also=("hag", "sdha")
     )
+    config = with_version(asked, "hashing")
     audit = Folder.create(run.path / "audits" / config.folder_name, config.to_dict())
     found = configuration(audit_command("run", audit.config, str(tmp_path)), "audit.runs.audit_run")
     # The twin is handed over as a folder.
-    assert found | {"control": "twin", "control_digest": "abc"} == config.to_dict()
+    assert found | {"control": "twin", "control_digest": "abc"} == asked.to_dict()
 
 
 def test_models_made_elsewhere_and_at_an_epoch_are_remarked() -> None:
