@@ -14,6 +14,8 @@ from torch.nn.modules.conv import _ConvNd
 from hashrobust.rules._blocks import Geometry, block_size, gradient_in_blocks
 from hashrobust.rules._rule import Rule
 
+_convolution_backward = torch.ops.aten.convolution_backward.default
+
 
 class _Scratch(threading.local):
     """One buffer a data type, as large as the largest layer so far; each thread has its own."""
@@ -66,12 +68,15 @@ class Carried(NamedTuple):
         return feedback_weight(self.rule, self.weight, self.drawn, dtype, self.gain)
 
 
-def _autocast(tensor: Tensor) -> Tensor:
-    """The tensor as autocast hands it to a plain layer: cast outside the step, for autograd to cast back."""
-    device = tensor.device.type
-    if not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(device))
+def _autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The tensors as autocast hands them to a plain layer: cast outside the step, for autograd to cast back."""
+    first = tensors[0]
+    assert first is not None
+    device = first.device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors)
 
 
 class _ConvolutionStep(Function):
@@ -79,18 +84,10 @@ class _ConvolutionStep(Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        geometry: Geometry,
-        rule_weight: Tensor,
-        drawn: Tensor | None,
-        gain: Tensor | None,
-        rule: Rule | None,
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, carried: Carried
     ) -> Tensor:
-        ctx.save_for_backward(input, rule_weight, drawn, gain)
-        ctx.rule, ctx.geometry = rule, geometry
+        ctx.save_for_backward(input, carried.weight, carried.drawn, carried.gain)
+        ctx.rule, ctx.geometry = carried.rule, geometry
         stride, padding, dilation, groups = geometry
         return torch.convolution(
             input, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups
@@ -101,43 +98,27 @@ class _ConvolutionStep(Function):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, drawn, gain = ctx.saved_tensors
         v = Carried(weight, drawn, gain, ctx.rule).v(input.dtype)
-        block = block_size(v, ctx.geometry)
-        if block is not None and ctx.needs_input_grad[:3] == (True, False, False):
+        needed = ctx.needs_input_grad[:3]
+        block = block_size(v, ctx.geometry) if needed == (True, False, False) else None
+        if block is not None:
             to_input = gradient_in_blocks(delta, v, input.shape[2:], ctx.geometry, block)
-            return (to_input, *[None] * 7)
+            return to_input, None, None, None, None
         stride, padding, dilation, groups = ctx.geometry
-        gradients = torch.ops.aten.convolution_backward.default(
-            delta,
-            input,
-            v,
-            [weight.shape[0]],
-            stride,
-            padding,
-            dilation,
-            False,
-            [0] * len(stride),
-            groups,
-            ctx.needs_input_grad[:3],
+        bias_shape, output_padding = [weight.shape[0]], [0] * len(stride)
+        gradients = _convolution_backward(
+            delta, input, v, bias_shape, stride, padding, dilation, False, output_padding, groups, needed
         )
-        return (*gradients, None, None, None, None, None)
+        return (*gradients, None, None)
 
 
 class _LinearStep(Function):
     """y = x W^T + b forward; dL/dx = delta V backward, the other gradients as ever."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        rule_weight: Tensor,
-        drawn: Tensor | None,
-        gain: Tensor | None,
-        rule: Rule | None,
-    ) -> Tensor:
-        ctx.save_for_backward(input if ctx.needs_input_grad[1] else None, rule_weight, drawn, gain)
-        ctx.rule = rule
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, carried: Carried) -> Tensor:
+        kept = input if ctx.needs_input_grad[1] else None
+        ctx.save_for_backward(kept, carried.weight, carried.drawn, carried.gain)
+        ctx.rule = carried.rule
         return F.linear(input, weight, bias)
 
     @staticmethod
@@ -153,7 +134,7 @@ class _LinearStep(Function):
             to_weight = rows.t() @ input.reshape(-1, input.shape[-1])
         if needs_bias:
             to_bias = rows.sum(0)
-        return to_input, to_weight, to_bias, None, None, None, None
+        return to_input, to_weight, to_bias, None
 
 
 def convolve(layer: _ConvNd, input: Tensor, carried: Carried) -> Tensor:
@@ -161,24 +142,14 @@ def convolve(layer: _ConvNd, input: Tensor, carried: Carried) -> Tensor:
     input, padding = _pad(layer, input)
     geometry = Geometry(layer.stride, padding, layer.dilation, layer.groups)
     unbatched = input.dim() == len(layer.stride) + 1
-    output: Tensor = _ConvolutionStep.apply(
-        _autocast(input.unsqueeze(0) if unbatched else input),
-        _autocast(layer.weight),
-        None if layer.bias is None else _autocast(layer.bias),
-        geometry,
-        *carried,
-    )
+    operands = _autocast(input.unsqueeze(0) if unbatched else input, layer.weight, layer.bias)
+    output: Tensor = _ConvolutionStep.apply(*operands, geometry, carried)
     return output.squeeze(0) if unbatched else output
 
 
 def multiply(layer: nn.Linear, input: Tensor, carried: Carried) -> Tensor:
     """The same of a linear layer."""
-    output: Tensor = _LinearStep.apply(
-        _autocast(input),
-        _autocast(layer.weight),
-        None if layer.bias is None else _autocast(layer.bias),
-        *carried,
-    )
+    output: Tensor = _LinearStep.apply(*_autocast(input, layer.weight, layer.bias), carried)
     return output
 
 
