@@ -30,6 +30,9 @@ MOST_DECODED_BYTES = 2**30
 DECODER = f"1 pillow {PIL.__version__} torchvision {version('torchvision')}"
 """Another decoder may give other pixels, so its version is part of the key."""
 
+_CHECKSUM_BYTES = 32
+_BLOCK = 1 << 22
+
 Pixels = NDArray[np.uint8]
 
 
@@ -45,11 +48,27 @@ def cache_folder() -> Path:
 
 
 def _read(file: Path) -> NDArray[Any] | None:
+    """What was stored; None if there is nothing, or not what was written: a flipped bit would go into results."""
     try:
+        with file.open("rb") as content:
+            size = content.seek(-_CHECKSUM_BYTES, os.SEEK_END)
+            checksum = content.read()
+        if _checksum(file, size) != checksum:
+            return None
         stored = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception:  # none yet; readers of damaged files raise whatever they come upon
         return None
     return stored if isinstance(stored, np.ndarray) else None
+
+
+def _checksum(file: Path, size: int) -> bytes:
+    """SHA-256 of the first `size` bytes: half a second a gigabyte."""
+    found = hashlib.sha256()
+    with file.open("rb") as content:
+        while size > 0 and (block := content.read(min(size, _BLOCK))):
+            found.update(block)
+            size -= len(block)
+    return found.digest()
 
 
 def _write(file: Path, content: NDArray[Any]) -> None:
@@ -61,6 +80,9 @@ def _write(file: Path, content: NDArray[Any]) -> None:
             left.unlink(missing_ok=True)
         try:
             np.save(temporary, content, allow_pickle=False)
+            checksum = _checksum(temporary, temporary.stat().st_size)
+            with temporary.open("ab") as end:
+                end.write(checksum)
             temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pwd
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hashrobust.datasets import _cache, _files, load_dataset
 from hashrobust.datasets._base import Split
@@ -122,9 +125,25 @@ def test_a_damaged_memory_is_made_anew(
     first = inspect_files(paths)
     expected = images_of(paths).load(np.arange(COUNT))
     for file in own_cache.rglob("*.npy"):
-        file.write_bytes(content)
+        file.write_bytes(content + hashlib.sha256(content).digest())
     read.clear()
     assert inspect_files(paths) == first and len(read) == COUNT
+    assert torch.equal(images_of(paths).load(np.arange(COUNT)), expected)
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_flipped_bit_reaches_no_image(own_cache: Path, paths: list[Path], place: float, bit: int) -> None:
+    """It would change results, and no checksum of theirs would tell."""
+    first = inspect_files(paths)
+    expected = images_of(paths).load(np.arange(COUNT))
+    files = list(own_cache.rglob("*.npy"))
+    assert len(files) == 2
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[int(place * len(content))] ^= 1 << bit
+        file.write_bytes(content)
+    assert inspect_files(paths) == first
     assert torch.equal(images_of(paths).load(np.arange(COUNT)), expected)
 
 
@@ -136,6 +155,7 @@ def test_a_pickle_in_its_place_is_not_believed(own_cache: Path, paths: list[Path
     first = inspect_files(paths)
     (file,) = own_cache.rglob("*.npy")
     np.save(file, np.array([Hostile()], dtype=object), allow_pickle=True)
+    file.write_bytes(file.read_bytes() + hashlib.sha256(file.read_bytes()).digest())
     assert inspect_files(paths) == first and not (tmp_path / "made").exists()
 
 
