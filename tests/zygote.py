@@ -94,7 +94,7 @@ def work(job: dict[str, Any]) -> None:
     if not job.get("durable"):
         os.fsync = lambda descriptor: None  # type: ignore[assignment]
     if job.get("file_size"):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"], job["file_size"]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"], resource.RLIM_INFINITY))
     if job.get("forking"):
         forked = multiprocessing.get_context("fork")
         multiprocessing.get_context = lambda method=None: forked  # type: ignore[assignment]
@@ -107,6 +107,8 @@ def work(job: dict[str, Any]) -> None:
         else:
             importlib.import_module("hashrobust.cli").main()
     finally:
+        if job.get("file_size"):  # where coverage is measured, it writes its own files now
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         if fault is not None and fault.report:
             counted = fault.count
             fault.below = "\0"

@@ -171,13 +171,16 @@ def test_gradient_paths_are_what_they_say(made: Folder) -> None:
         x = images.clone().requires_grad_()
         return torch.autograd.grad(network(x).sum(), x)[0]
 
+    def same(one: torch.Tensor, other: torch.Tensor) -> bool:  # but for the order of sums
+        return bool((one - other).abs().max() <= 1e-5 * other.abs().max())
+
     plain = load_run(made)
     convert(plain, "bp")
     rule = gradient(model)
     with gradient_path(differentiated(model, "exact"), "exact") as through:
-        assert torch.equal(gradient(through), gradient(plain)) and not torch.equal(gradient(through), rule)
+        assert same(gradient(through), gradient(plain)) and not same(gradient(through), rule)
     with gradient_path(differentiated(model, "rule"), "rule") as through:
-        assert torch.equal(gradient(through), rule)
+        assert same(gradient(through), rule)
     # The last layer by hand: its input's error is V^T delta with V of the stored feedback.
     features = model.backbone(model.normalize(images)).detach().requires_grad_()
     (error,) = torch.autograd.grad(model.head(features).sum(), features)
