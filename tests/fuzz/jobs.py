@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import io
@@ -18,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+import typer.main
 
 import hashrobust.experiments
 import hashrobust.reports
@@ -52,6 +54,10 @@ from hashrobust.training.defences import build_defence
 for package in (hashrobust.experiments, hashrobust.reports):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
+
+# What would cost an input more than the input does: the parser made once more, and a disk waited for.
+typer.main.get_command = functools.cache(typer.main.get_command)
+os.fsync = lambda descriptor: None  # type: ignore[assignment]
 
 SMALL: Any = {"train": 3, "query": 2, "validation": 2, "top_k": 4}
 GRAMMARS: dict[str, Callable[[str], Any]] = {
