@@ -34,10 +34,12 @@ from hashrobust.datasets._idx import read_idx
 from hashrobust.experiments.config import parse_epsilon
 from hashrobust.experiments.documents import understood
 from hashrobust.experiments.files import read_arrays, read_table
+from hashrobust.experiments.store import list_runs
 from hashrobust.experiments.study import plan_study
 from hashrobust.models import HashModel, load_model
 from hashrobust.objectives import build_objective
 from hashrobust.options import parse_stages
+from hashrobust.reports.audit_screen import screen
 from hashrobust.reports.audits import audits_frame, audits_table
 from hashrobust.reports.findings import findings
 from hashrobust.reports.formats import to_latex, to_markdown
@@ -171,6 +173,8 @@ def tables(results: str) -> int:
     ]
     audits = audits_frame(Path(results))
     found += [] if audits.empty else [audits_table(audits)]
+    for audit in (audit for run in list_runs(Path(results)) for audit in run.audits()):
+        screen(audit)
     return sum(len(to_markdown(table)) + len(to_latex(table)) for table in found) + len(findings(frame))
 
 
