@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from hashrobust.errors import HashRobustError, StoreError
+from hashrobust.experiments.measures import MEASURES
 from hashrobust.options import fits
 
 if TYPE_CHECKING:
@@ -30,8 +31,23 @@ Place = tuple[str | int, ...]
 """Keys of tables and positions in lists that lead to a value."""
 
 Shape = Any
-"""Such a tuple of types; a list with the shape of its entries; or a dict, from patterns of names to shapes of values.
-What no pattern fits may be anything."""
+"""Such a tuple of types; a function that says what a value should be and is not; a list with the shape of its entries;
+or a dict, from patterns of names to shapes of values, of which the first that fits counts. What no pattern fits may be
+anything."""
+
+
+def _finite_number(value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "" if is_number and math.isfinite(value) else "finite number"
+
+
+def _above_zero(value: Any) -> str:
+    return "" if not _finite_number(value) and value > 0 else "number above 0"
+
+
+def _measured(value: Any) -> str:
+    return "" if isinstance(value, str) and value in MEASURES else " or ".join(MEASURES)
+
 
 _SCORES = {
     r"(.*_)?(map|accuracy)(_.*)?|.*_(low|high|mean|max|share|cosine|agreement|evaluations|ratio)": NUMBER,
@@ -44,13 +60,15 @@ _NAMED = {"part|access|attack|gradient|layer|name|status|limit|meaning|folder": 
 CONFIGURATION: Shape = {
     "format|seed|bits|epochs|epoch|batch_size|image_size|threads|patience|max_steps|queries|query_seed": WHOLE,
     "steps|restarts|search": WHOLE,
-    "epsilon|learning_rate|weight_decay|head_learning_rate_factor": (int, float),
+    "epsilon": _above_zero,
+    "learning_rate|weight_decay|head_learning_rate_factor": (int, float),
     "task|protocol|model|dataset|backbone|objective|rule|feedback_scale|layers|defence|rotate|weights": TEXT,
     "weights_digest|optimizer|schedule|augment|attack|gradient|preset|surrogate|surrogate_digest": TEXT,
     "budget|control|control_digest|weights_of": TEXT,
     "mixed_precision": YES_OR_NO,
     "params|objective_params|defence_params": {},
-    "start_epsilons": [(int, float)],
+    "start_epsilons": [_above_zero],
+    "also": [TEXT],
     "input_shape": [WHOLE],
 }
 DOCUMENTS: Mapping[str, Shape] = {
@@ -59,12 +77,15 @@ DOCUMENTS: Mapping[str, Shape] = {
     "environment.json": {"data_fingerprint": TEXT, "versions": {".*": TEXT}},
     "timing.json": {},
     "audit.json": {
-        "verdict|task|sentence|rule": TEXT,
+        "task": _measured,
+        "verdict|sentence|rule": TEXT,
         "matched": (bool, type(None)),
         "headline": _SCORES,
         "checks": [_NAMED | {"value": NUMBER}],
-        "attacks": [_NAMED | {"on_control": YES_OR_NO, "error": (str, type(None))} | _SCORES],
-        "gradient_by_depth": [_NAMED | _SCORES],
+        "attacks": [
+            _NAMED | {"on_control": YES_OR_NO, "error": (str, type(None)), "epsilon": _above_zero} | _SCORES
+        ],
+        "gradient_by_depth": [_NAMED | {"depth": _finite_number} | _SCORES],
         "determinism": {},
     },
 }
@@ -158,6 +179,9 @@ def check_shape(content: Any, shape: Shape, place: str = "it") -> None:
         # True is an int to Python, and to nobody who reads a table.
         if not isinstance(content, shape) or (isinstance(content, bool) and bool not in shape):
             raise ValueError(f"{place} is {content!r:.60}, no {' or '.join(kind.__name__ for kind in shape)}")
+    elif callable(shape):
+        if wanted := shape(content):
+            raise ValueError(f"{place} is {content!r:.60}, no {wanted}")
     elif isinstance(shape, list):
         if not isinstance(content, list):
             raise ValueError(f"{place} is {content!r:.60}, no list")

@@ -65,7 +65,7 @@ def _headline(audit: Folder, found: dict[str, Any]) -> Table:
         rows[3:3] = [
             ("audited attack, RULE gradient", labels.percent(numbers[f"rule_{mean}"])),
             ("masking gap (rule - exact)", gap),
-            ("rule gradient: cosine to the exact one", f"{numbers['gradient_cosine']:.3f}"),
+            ("rule gradient: cosine to the exact one", _figure(numbers["gradient_cosine"], ".3f")),
             ("rule gradient: signs that agree", labels.percent(numbers["gradient_sign_agreement"])),
         ]
     if f"control_worst_{mean}" in numbers:
@@ -108,7 +108,7 @@ def _attacks(found: dict[str, Any]) -> Table:
     rows = tuple(
         (
             row["part"],
-            _ACCESS[row["access"]],
+            _ACCESS.get(row["access"], row["access"]),
             f"{255 * row['epsilon']:g}/255",
             _outcome(row, measure),
             labels.percent(row.get(f"theory_{measure.mean}")),
@@ -148,14 +148,18 @@ def _depth(layers: Sequence[dict[str, Any]]) -> Table:
             (
                 layer["layer"],
                 str(layer["depth"]),
-                f"{layer['cosine']:.3f}",
+                _figure(layer["cosine"], ".3f"),
                 labels.percent(layer["sign_agreement"]),
-                f"{layer['norm_ratio']:.3g}",
+                _figure(layer["norm_ratio"], ".3g"),
             )
             for layer in layers
         ),
         words=1,
     )
+
+
+def _figure(value: float | None, form: str) -> str:
+    return labels.MISSING if value is None else format(value, form)
 
 
 def _count(value: Any) -> str:

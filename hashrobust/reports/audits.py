@@ -40,16 +40,23 @@ def audits_frame(results: Path) -> pd.DataFrame:
             if not audit.has(RESULT):
                 continue
             found = audit.read_json(RESULT, made_by="audit")
-            asked = {key: value for key, value in audit.config.items() if not isinstance(value, list)}
+            of_run = {
+                "run": run.name,
+                "task": found.get("task", "hashing"),
+                "rule": config.get("rule", found["rule"]),
+                "layers": config.get("layers", ALL_LAYERS),
+                "defence": config.get("defence", "none"),
+                "dataset": config.get("dataset"),
+                "backbone": config.get("backbone"),
+            }
+            asked = {
+                key: value
+                for key, value in audit.config.items()
+                if isinstance(value, str | int | float) and key not in of_run
+            }
             rows.append(
                 {
-                    "run": run.name,
-                    "task": found.get("task", "hashing"),
-                    "rule": config.get("rule", found["rule"]),
-                    "layers": config.get("layers", ALL_LAYERS),
-                    "defence": config.get("defence", "none"),
-                    "dataset": config.get("dataset"),
-                    "backbone": config.get("backbone"),
+                    **of_run,
                     **asked,
                     "verdict": found["verdict"],
                     "matched": found["matched"],

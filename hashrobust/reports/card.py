@@ -140,14 +140,15 @@ def _clean(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return ["Without an attack: not evaluated on all queries."]
     row = clean[0]
     mean = MEASURES[row["task"]].mean
-    said = labels.interval(mean, row[mean], row.get(f"{mean}_low"), row.get(f"{mean}_high"))
+    said = labels.interval(mean, row.get(mean), row.get(f"{mean}_low"), row.get(f"{mean}_high"))
     lines = [
         f"Without an attack: {labels.name(mean)} {said}% (95% over {labels.setting('', row['queries'])} "
         f"{'images' if mean == 'accuracy' else 'queries'}), chance {labels.number(mean, row.get(f'chance_{mean}'))}%."
     ]
     if not labels.is_missing(row.get("map_at_k")):
+        k, score = labels.setting("k", row.get("k")), labels.number("map", row["map_at_k"])
         lines.append(
-            f"mAP@{row['k']:.0f} {labels.number('map', row['map_at_k'])}% (over relevant items retrieved), chance "
+            f"mAP@{k} {score}% (over relevant items retrieved), chance "
             f"{labels.number('map', row.get('chance_map_at_k'))}%."
         )
     return [" ".join([*lines, "Ties count in expectation."] if mean == "map" else lines)]

@@ -52,6 +52,11 @@ def _check(arrays: dict[str, NDArray[Any]]) -> None:
 
 def _images(arrays: dict[str, NDArray[Any]], name: str, dimensions: int) -> NDArray[Any]:
     found = arrays[name]
-    if found.dtype != np.uint8 or found.ndim != dimensions or found.shape[-1] not in (1, 3):
+    if (
+        found.dtype != np.uint8
+        or found.ndim != dimensions
+        or found.shape[-1] not in (1, 3)
+        or 0 in found.shape[-3:]
+    ):
         raise ValueError(f"{name} are no grey or colour images")
     return found

@@ -19,6 +19,7 @@ from hashrobust.metrics import paired_bootstrap_interval
 from hashrobust.options import ALL_LAYERS
 from hashrobust.reports import labels
 from hashrobust.reports.audit_attacks import AUDIT, PART, membership
+from hashrobust.reports.queries import scores
 
 LEADING = (
     *(
@@ -104,7 +105,7 @@ def results_frame(results: str | Path = "results") -> pd.DataFrame:
         if run.config.get("task") == "pretrain" and not run.classifies:
             pretrained += 1
             continue
-        run_settings = {"run": run.name, **_run_settings(run)}
+        run_settings = _run_settings(run) | {"run": run.name}
         attacks = run.attacks()
         for folder, read in [(run, _evaluation), *((attack, _attack) for attack in attacks)]:
             if folder.has(_evaluated(run) if folder is run else "metrics.json"):
@@ -183,7 +184,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = json.dumps(value) if isinstance(value, list) else value
+            told = json.dumps(value, default=str) if isinstance(value, list) else value
+            flat[prefix + key] = told if isinstance(told, str | int | float) else str(told)  # TOML has dates
     return flat
 
 
@@ -200,31 +202,29 @@ def _add_gaps(records: Sequence[_Record]) -> None:
     # Where the model's own feedback and controls share a twin, the twin carries its own gap.
     for record in sorted(attackers, key=lambda r: r.settings["gradient"], reverse=True):
         twin = exact.get(record.twin_key)
-        measure = MEASURES[record.settings["task"]]
-        mean = measure.mean
+        task = record.settings["task"]
+        mean = MEASURES[task].mean
         if twin is None or mean not in record.metrics or mean not in twin.metrics:
             continue
         for metric in EXACT_TWINS:
             if metric in twin.metrics:
                 record.metrics[f"exact_{metric}"] = twin.metrics[metric]
         gap = {"masking_gap": record.metrics[mean] - twin.metrics[mean]}
-        gap |= _gap_interval(record, twin, measure.score)
+        gap |= _gap_interval(record, twin, task)
         record.metrics.update(gap)
         twin.metrics.update(gap)
     for twin in exact.values():
         twin.metrics.update({f"exact_{m}": twin.metrics[m] for m in EXACT_TWINS if m in twin.metrics})
 
 
-def _gap_interval(rule: _Record, exact: _Record, score: str) -> dict[str, float]:
-    if not (rule.folder.has("queries.parquet") and exact.folder.has("queries.parquet")):
+def _gap_interval(rule: _Record, exact: _Record, task: str) -> dict[str, float]:
+    by_rule, by_exact = (scores(record.folder, task) for record in (rule, exact))
+    if by_rule is None or by_exact is None:
         return {}
-    tables = [r.folder.read_table("queries.parquet", made_by="attack") for r in (rule, exact)]
-    paired = tables[0].merge(tables[1], on="query_id", suffixes=("_rule", "_exact"))
+    paired = by_rule.merge(by_exact, on="query_id", suffixes=("_rule", "_exact"))
     if len(paired) < 2:
         return {}
-    low, high = paired_bootstrap_interval(
-        paired[f"{score}_rule"].to_numpy(), paired[f"{score}_exact"].to_numpy()
-    )
+    low, high = paired_bootstrap_interval(paired["score_rule"].to_numpy(), paired["score_exact"].to_numpy())
     return {"masking_gap_low": low, "masking_gap_high": high}
 
 

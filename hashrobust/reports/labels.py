@@ -110,10 +110,13 @@ def percent(value: Any, missing: str = "") -> str:
 
 
 def percent_interval(row: Mapping[Any, Any], name: str) -> str:
-    """A fraction of a row in percent with its interval: `55.2 [53.1, 57.3]`; blank if the row lacks it."""
-    if is_missing(row.get(name)):
-        return ""
-    return f"{percent(row[name])} [{percent(row[f'{name}_low'])}, {percent(row[f'{name}_high'])}]"
+    """A fraction of a row in percent with its interval, where there is one: `55.2 [53.1, 57.3]`; blank if the row
+    lacks it.
+    """
+    value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    if is_missing(low) or is_missing(high):
+        return percent(value)
+    return "" if is_missing(value) else f"{percent(value)} [{percent(low)}, {percent(high)}]"
 
 
 def _figure(metric: str, value: float) -> str:

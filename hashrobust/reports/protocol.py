@@ -135,7 +135,9 @@ def _of_classifiers(run: Folder) -> dict[str, Any]:
 def _of_hashing(run: Folder, config: Mapping[str, Any]) -> dict[str, Any]:
     k = run.read_json("metrics.json", made_by="evaluate").get("k") if run.has("metrics.json") else None
     weight = config.get("objective_params", {}).get("quantization_weight")
-    penalty = f"the objective's penalty, weight {'its default' if weight is None else f'{weight:g}'}"
+    penalty = (
+        f"the objective's penalty, weight {'its default' if weight is None else labels.setting('', weight)}"
+    )
     rotation = config.get("rotate", "none")
     return {
         "objective": config.get("objective"),

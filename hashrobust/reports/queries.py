@@ -6,14 +6,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hashrobust.experiments import store
+from hashrobust.experiments.documents import understood
 from hashrobust.experiments.measures import MEASURES
 from hashrobust.experiments.store import Folder
 from hashrobust.reports.summary import records
 
 QUERIES = "queries.parquet"
+
+
+def scores(attack: Folder, task: str) -> pd.DataFrame | None:
+    """One row a query of an attack: `query_id`, `clean`, `score` as fractions; None if it has no table of queries.
+
+    Raises:
+        StoreError: the table is damaged.
+    """
+    if not attack.has(QUERIES):
+        return None
+    score = MEASURES[task].score
+    columns = {"query_id": "query_id", f"clean_{score}": "clean", score: "score"}
+    table = attack.read_table(QUERIES, made_by="attack")
+    with understood(attack.path / QUERIES):
+        missing = [name for name in columns if name not in table.columns]
+        if missing:
+            raise ValueError(f"it has no column {', '.join(missing)}")
+        found = table[[*columns]].rename(columns=columns).astype({"clean": float, "score": float})
+        if found.empty or not np.isfinite(found.to_numpy(dtype=float)).all():
+            raise ValueError("it holds no finite score for each query")
+    return found
 
 
 class Queries:
@@ -33,11 +56,8 @@ class Queries:
         if row["attack"] == "none":
             return None
         folder = Folder(self._runs[row["run"]] / "attacks" / Path(row["folder"]).name)
-        if not folder.has(QUERIES):
-            return None
-        score = MEASURES[str(row["task"])].score
-        table = folder.read_table(QUERIES, made_by="attack").sort_values("query_id", ignore_index=True)
-        return table[["query_id", f"clean_{score}", score]].set_axis(["query_id", "clean", "score"], axis=1)
+        table = scores(folder, str(row["task"]))
+        return None if table is None else table.sort_values("query_id", ignore_index=True)
 
 
 def queries_frame(frame: pd.DataFrame, results: Path) -> pd.DataFrame:

@@ -138,7 +138,9 @@ def _paper_block(block: pd.DataFrame, blocks: Sequence[str]) -> Table:
             cells += _metric_cells(pair, name)
         rows.append((*cells, _seeds(pair)))
     heads = [head for name in metrics for head in _metric_heads(name)]
-    what = ", ".join([first["dataset"], first["backbone"], *_bits(first)])
+    what = ", ".join(
+        [*(labels.setting(name, first[name]) for name in ("dataset", "backbone")), *_bits(first)]
+    )
     title = f"{first['attack']} (preset {first['preset']}), {first['goal']}: {what}"
     columns = (*(labels.name(k) for k in shown), *heads, "seeds")
     notes = (*_notes(paired), _SCALE_NOTE)

@@ -167,7 +167,8 @@ def attack_name(row: Mapping[str, Any], *, gradient: bool = True) -> str:
 
 
 def _parameter(name: str, value: Any) -> str:
-    return labels.epsilon(value) if name.endswith("step_size") else labels.setting(name, value)
+    in_pixels = name.endswith("step_size") and isinstance(value, int | float)
+    return labels.epsilon(value) if in_pixels else labels.setting(name, value)
 
 
 def worst_case_frame(cases: Sequence[WorstCase]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import io
@@ -18,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+import typer.main
 
 import hashrobust.experiments
 import hashrobust.reports
@@ -32,10 +34,12 @@ from hashrobust.datasets._idx import read_idx
 from hashrobust.experiments.config import parse_epsilon
 from hashrobust.experiments.documents import understood
 from hashrobust.experiments.files import read_arrays, read_table
+from hashrobust.experiments.store import list_runs
 from hashrobust.experiments.study import plan_study
 from hashrobust.models import HashModel, load_model
 from hashrobust.objectives import build_objective
 from hashrobust.options import parse_stages
+from hashrobust.reports.audit_screen import screen
 from hashrobust.reports.audits import audits_frame, audits_table
 from hashrobust.reports.findings import findings
 from hashrobust.reports.formats import to_latex, to_markdown
@@ -52,6 +56,10 @@ from hashrobust.training.defences import build_defence
 for package in (hashrobust.experiments, hashrobust.reports):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
+
+# What would cost an input more than the input does: the parser made once more, and a disk waited for.
+typer.main.get_command = functools.cache(typer.main.get_command)
+os.fsync = lambda descriptor: None  # type: ignore[assignment]
 
 SMALL: Any = {"train": 3, "query": 2, "validation": 2, "top_k": 4}
 GRAMMARS: dict[str, Callable[[str], Any]] = {
@@ -165,6 +173,8 @@ def tables(results: str) -> int:
     ]
     audits = audits_frame(Path(results))
     found += [] if audits.empty else [audits_table(audits)]
+    for audit in (audit for run in list_runs(Path(results)) for audit in run.audits()):
+        screen(audit)
     return sum(len(to_markdown(table)) + len(to_latex(table)) for table in found) + len(findings(frame))
 
 

@@ -184,6 +184,9 @@ def test_reports_of_changed_folders(worker, made, results, data):
     path = results / data.draw(st.sampled_from(files(made)))
     if path.suffix == ".json" and path.name != "checksums.json":
         path.write_text(json.dumps(data.draw(misshapen(json.loads(path.read_text())))))
+    elif path.suffix == ".toml":
+        document = data.draw(misshapen(tomllib.loads(path.read_text()), JUNK.filter(lambda v: v is not None)))
+        path.write_text(tomli_w.dumps(toml_values(document)))
     else:
         path.write_bytes(data.draw(mutated(path.read_bytes())))
     if path.name != "checksums.json":

@@ -47,8 +47,8 @@ def attack_command(run: str, config: Mapping[str, Any], results: str) -> str:
 
 def audit_command(run: str, config: Mapping[str, Any], results: str) -> str:
     """The command line that makes an audit of a run."""
-    options = dict(config)
-    words = ["hashrobust", "audit", run, "--epsilon", _epsilon(options.pop("epsilon"))]
+    options = {name: value for name, value in config.items() if name != "epsilon"}
+    words = ["hashrobust", "audit", run, "--epsilon", _epsilon(config["epsilon"])]
     also = options.pop("also", [])
     words += ["--also", ",".join(also)] if also else []
     return shlex.join([*words, *_options(options), "--results", results])

@@ -68,13 +68,14 @@ def depth_figure(audits: Sequence[Audited]) -> Figure | None:
     """Cosine, agreement of signs and ratio of norms against depth, from the output inward, a line a rule."""
     # What audits of one run measure of its gradients is the same.
     by_run = {audit.run: audit for audit in audits if audit.found["gradient_by_depth"]}
-    lines: dict[tuple[str, str], list[Audited]] = {}
+    lines: dict[tuple[str, str, str], list[Audited]] = {}
     for audit in by_run.values():
         if audit.settings["rule"] != "bp":
-            lines.setdefault((audit.setting, audit.model), []).append(audit)
+            layers = str([(layer["depth"], layer["layer"]) for layer in audit.found["gradient_by_depth"]])
+            lines.setdefault((audit.setting, audit.model, layers), []).append(audit)
     series = [
         _line(setting, model, measure, members)
-        for (setting, model), members in lines.items()
+        for (setting, model, _), members in lines.items()
         for measure in MEASURES
     ]
     if not series:
