@@ -26,7 +26,7 @@ coverage: setup
 
 # Lines made wrong one at a time: would a test notice? An hour or two; goes on where it was broken off.
 mutants: setup
-	for area in rules attacks metrics attackable training; do $(BIN)/python tests/mutants/run.py $$area || exit 1; done
+	for area in rules attacks metrics kernel attackable training; do $(BIN)/python tests/mutants/run.py $$area || exit 1; done
 
 check: setup
 	$(BIN)/ruff check $(SOURCES)

@@ -239,3 +239,167 @@ def test_a_network_that_cannot_lie_channels_last_is_copied_as_it_is() -> None:
     model = HashModel(_Viewing(3, 8), bits=8).eval()
     images = torch.rand(3, 3, 8, 8)
     torch.testing.assert_close(attackable(model)(images), model(images))
+
+
+class _Sequence(Backbone):
+    """Layers one after the other, then the mean of what each map holds."""
+
+    feature_dim, minimum_image_size = 4, 1
+
+    def __init__(self, channels: int, image_size: int, *layers: nn.Module) -> None:
+        super().__init__(channels, image_size)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers(images)
+        return features.flatten(2).mean(dim=2)
+
+
+def _model(*layers: nn.Module) -> HashModel:
+    model = HashModel(_Sequence(3, 8, *layers), 6)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+@pytest.mark.parametrize("rule", ["bp", "frsf"])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_biases_factors_and_eps_are_folded(bias: bool, affine: bool, rule: str) -> None:
+    norm = nn.BatchNorm2d(4, eps=0.7, affine=affine)
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    model = _model(nn.Conv2d(3, 4, 3, bias=bias), norm)
+    convert(model, rule, seed=3)
+    copied, images = attackable(model), torch.rand(2, 3, 8, 8)
+    assert _norms(copied) == 0
+    assert _close(copied(images), model(images))
+    assert _close(_gradient(copied, images), _gradient(model, images))
+    assert not any(parameter.requires_grad for parameter in copied.parameters())
+    assert all(parameter.is_leaf for parameter in copied.parameters())
+
+
+@pytest.mark.parametrize("rule", ["bp", "frsf"])
+@pytest.mark.parametrize("dimensions", [1, 3])
+def test_batchnorm_behind_convolutions_of_other_dimensions_is_folded(dimensions: int, rule: str) -> None:
+    if dimensions == 1:
+        layers = nn.Flatten(2), nn.Conv1d(3, 4, 5), nn.BatchNorm1d(4)
+    else:
+        layers = nn.Unflatten(2, (2, 4)), nn.Conv3d(3, 4, 2), nn.BatchNorm3d(4)
+    model = _model(*layers)
+    convert(model, rule, seed=3)
+    copied, images = attackable(model), torch.rand(2, 3, 8, 8)
+    assert isinstance(copied.backbone.layers[2], nn.Identity)
+    assert _close(copied(images), model(images))
+    assert _close(_gradient(copied, images), _gradient(model, images))
+
+
+class _OwnConv(nn.Conv2d):
+    """Computes something else than its weights say."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = super().forward(images)
+        return maps.relu()
+
+
+class _OwnNorm(nn.BatchNorm2d):
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = super().forward(images)
+        return maps.relu()
+
+
+def _nothing(*_: object) -> None:
+    """A hook."""
+
+
+@pytest.mark.parametrize("where", [0, 1])
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward"])
+def test_layers_whose_data_somebody_looks_at_are_not_folded(kind: str, where: int) -> None:
+    model = _model(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    getattr(model.backbone.layers[where], f"register_{kind}_hook")(_nothing)
+    assert _norms(attackable(model)) == 1
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (_OwnConv(3, 4, 3), nn.BatchNorm2d(4)),
+        (nn.Conv2d(3, 4, 3), _OwnNorm(4)),
+        (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
+        (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)),
+        (nn.ConvTranspose2d(3, 4, 3), nn.BatchNorm2d(4)),
+    ],
+)
+def test_what_is_no_plain_convolution_before_a_plain_batchnorm_is_not_folded(
+    layers: tuple[nn.Module, ...],
+) -> None:
+    model, images = _model(*layers), torch.rand(2, 3, 8, 8)
+    copied = attackable(model)
+    assert _norms(copied) == 1 and [type(layer) for layer in copied.backbone.layers[1:]] == [
+        type(layer) for layer in layers[1:]
+    ]
+    assert _close(copied(images), model(images))
+
+
+def test_batchnorm_behind_a_linear_layer_with_feedback_is_not_folded() -> None:
+    model = _model(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4), nn.Unflatten(1, (4, 1)))
+    convert(model, "frsf")
+    assert type(attackable(model).backbone.layers[2]) is nn.BatchNorm1d
+
+
+def test_one_pair_that_cannot_be_folded_is_no_hindrance_to_another() -> None:
+    first = nn.BatchNorm2d(4, track_running_stats=False)
+    model = _model(nn.Conv2d(3, 4, 3), first, nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    copied, images = attackable(model), torch.rand(2, 3, 8, 8)
+    assert [type(layer) for layer in copied.backbone.layers[1::2]] == [nn.BatchNorm2d, nn.Identity]
+    assert _close(copied(images), model(images))
+
+
+class _Called(_Sequence):
+    """A convolution called twice, each time before a BatchNorm of its own, and layers called by keyword."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        conv, norm, other, last = self.layers
+        once = norm(conv(images))
+        twice = other(conv(images + 1))
+        return last(input=once - twice).mean(dim=(2, 3))
+
+
+def test_a_convolution_that_is_called_twice_is_not_folded() -> None:
+    layers = (nn.Conv2d(3, 4, 3), *(nn.BatchNorm2d(4) for _ in range(3)))
+    model = HashModel(_Called(3, 8, *layers), 6)
+    model, images = _with_statistics(model), torch.rand(2, 3, 8, 8)
+    copied = attackable(model)
+    assert _norms(copied) == 3
+    assert _close(copied(images), model(images))
+
+
+def test_the_random_state_is_left_alone() -> None:
+    model = _model(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    before = torch.random.get_rng_state()
+    attackable(model)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+class _Differs(_Sequence):
+    """Outputs that differ, in one value of one image and to one side, once BatchNorm is gone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = super().forward(images)
+        folded = isinstance(self.layers[1], nn.Identity)
+        return features + (self.shift if folded else 0 * self.shift)
+
+
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_a_copy_that_answers_otherwise_anywhere_is_not_used(side: float) -> None:
+    backbone = _Differs(3, 8, nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    backbone.register_buffer("shift", side * torch.tensor([[0.0] * 4, [0, 0, 0, 0.1]]))
+    model = HashModel(backbone, 4)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.eye(4))
+    copied, images = attackable(model.eval()), torch.rand(2, 3, 8, 8)
+    assert _norms(copied) == 1
+    torch.testing.assert_close(copied(images), model(images))

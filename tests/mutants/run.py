@@ -5,6 +5,7 @@ python tests/mutants/run.py rules                  # all mutants, or those that 
 python tests/mutants/run.py metrics --sample 0.1   # a tenth of them, drawn by --seed
 python tests/mutants/run.py rules --again          # those that lived once more, with the tests of today
 python tests/mutants/run.py rules --show           # runs nothing: the mutants that live, and the table
+python tests/mutants/run.py kernel                 # loops that numba compiles, run as Python
 python tests/mutants/run.py hashrobust/attacks/hag.py --tests tests/attacks/test_formulas.py
 """
 
@@ -36,6 +37,8 @@ class Area:
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
+    interpreted: bool = False
+    """Whether loops that numba compiles run as Python: neither compiled for each mutant nor hidden from tracers."""
 
 
 LOOP = ("_loop", "_ball", "_best", "_optimizers", "_alpha", "_random")
@@ -48,7 +51,15 @@ AREAS = {
         tuple(f"tests/attacks/test_{name}.py" for name in OF_LOOP),
     ),
     "metrics": Area(tuple(f"hashrobust/metrics/{name}.py" for name in SCORES), ("tests/test_metrics_*.py",)),
-    "attackable": Area(("hashrobust/models/attackable.py",), ("tests/test_attackable.py",)),
+    "kernel": Area(
+        ("hashrobust/metrics/_kernel.py",),
+        ("tests/test_metrics_ties.py", "tests/test_metrics_ranking.py"),
+        interpreted=True,
+    ),
+    "attackable": Area(
+        ("hashrobust/models/attackable.py", "hashrobust/models/layout.py"),
+        ("tests/test_attackable.py", "tests/test_training.py"),
+    ),
     "training": Area(
         ("hashrobust/training/loop.py",), ("tests/test_training.py", "tests/training/test_*.py")
     ),
@@ -146,6 +157,18 @@ def prepare() -> None:
     gc.freeze()
 
 
+def interpret() -> None:
+    """Put Python in the place of numba's compiler and of the two instructions that the package takes from it.
+
+    NUMBA_DISABLE_JIT=1 is not enough: those two cannot be called then.
+    """
+    numba, extending = importlib.import_module("numba"), importlib.import_module("numba.extending")
+    arrays = importlib.import_module("numba.np.unsafe.ndarray")
+    numba.njit = lambda function, **options: function
+    extending.intrinsic = lambda generate: lambda word: type(word)(int(word).bit_count())
+    arrays.to_fixed_tuple = lambda array, length: tuple(array[:length])
+
+
 def run(area: Area, tasks: list[Task], log: Path, seconds: float, again: bool) -> None:
     """Try what was not tried; with `again` also what lived."""
     done = read(log)
@@ -154,6 +177,8 @@ def run(area: Area, tasks: list[Task], log: Path, seconds: float, again: bool) -
     if not left:
         return
     prepare()
+    if area.interpreted:
+        interpret()
     modules = [path.resolve() for path in files_of(area.modules)]
     reach = measure([str(path) for path in files_of(area.tests)], modules, log.with_suffix(".reach"))
     with log.open("a") as records:

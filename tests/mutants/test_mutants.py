@@ -172,3 +172,16 @@ def test_a_project_whose_tests_are_known(tmp_path: Path) -> None:
     assert run().stdout == first.stdout
     again = run("--again").stdout.splitlines()[-1].split()
     assert int(again[5]) < 2 and again[6] == "3"
+
+
+def test_loops_run_as_python_where_they_are_to_be_changed() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(HERE)!r}); import run; run.interpret()\n"
+        "from hashrobust.metrics import _kernel, average_precision\n"
+        "print(type(_kernel._counter(1, 0)).__name__, type(_kernel._take_margins).__name__)\n"
+        "codes, labels = [[1, 1], [1, -1], [-1, 1]], [0, 1, 0]\n"
+        "for ties in ('best', 'worst', 'position'):\n"
+        "    print(average_precision(codes[:1], codes, labels[:1], labels, ties=ties))\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["function function", "[1.]", "[0.83333333]", "[0.83333333]"]

@@ -12,7 +12,29 @@ from hashrobust.rules import convert, exact_gradient, fix_weights
 from hashrobust.rules._blocks import Geometry, block_size, gradient_in_blocks
 
 
-@settings(max_examples=300)
+def check_gradient(
+    channels: int,
+    kernel: tuple[int, int],
+    stride: int,
+    padding: tuple[int, int],
+    size: tuple[int, int],
+    seed: int,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(2, channels, *size, dtype=torch.float64, generator=generator, requires_grad=True)
+    weight = torch.randn(3, channels, *kernel, dtype=torch.float64, generator=generator)
+    output = torch.nn.functional.conv2d(images, weight, stride=stride, padding=padding)
+    delta = torch.randn(output.shape, dtype=torch.float64, generator=generator)
+    (expected,) = torch.autograd.grad(output, images, delta)
+    geometry = Geometry((stride, stride), padding, (1, 1), 1)
+    block = block_size(weight, geometry)
+    assert block is not None and block % stride == 0
+    found = gradient_in_blocks(delta, weight, size, geometry, block)
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@settings(max_examples=300, deadline=None)
 @given(
     channels=st.integers(1, 4),
     kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
@@ -29,19 +51,33 @@ def test_it_is_the_gradient_of_torch(
     more: tuple[int, int],
     seed: int,
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    size = tuple(max(1, k - 2 * p) + m for k, p, m in zip(kernel, padding, more, strict=True))
-    images = torch.rand(2, channels, *size, dtype=torch.float64, generator=generator, requires_grad=True)
-    weight = torch.randn(3, channels, *kernel, dtype=torch.float64, generator=generator)
-    output = torch.nn.functional.conv2d(images, weight, stride=stride, padding=padding)
-    delta = torch.randn(output.shape, dtype=torch.float64, generator=generator)
-    (expected,) = torch.autograd.grad(output, images, delta)
-    geometry = Geometry((stride, stride), padding, (1, 1), 1)
-    block = block_size(weight, geometry)
-    assert block is not None and block % stride == 0
-    found = gradient_in_blocks(delta, weight, size, geometry, block)
-    assert found.shape == expected.shape
-    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    height, width = (max(1, k - 2 * p) + m for k, p, m in zip(kernel, padding, more, strict=True))
+    check_gradient(channels, kernel, stride, padding, (height, width), seed)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "padding", "size"),
+    [
+        (3, (3, 3), 1, (1, 1), (6, 7)),
+        (3, (7, 7), 2, (3, 3), (9, 8)),
+        (4, (2, 5), 1, (0, 2), (5, 5)),
+        (2, (1, 4), 2, (2, 0), (4, 9)),
+        (1, (5, 1), 3, (4, 1), (7, 3)),
+        (1, (2, 3), 4, (0, 3), (10, 13)),
+        (3, (1, 1), 3, (0, 0), (8, 8)),
+    ],
+)
+def test_it_is_the_gradient_of_torch_for_usual_and_odd_shapes(
+    channels: int, kernel: tuple[int, int], stride: int, padding: tuple[int, int], size: tuple[int, int]
+) -> None:
+    check_gradient(channels, kernel, stride, padding, size, 0)
+
+
+def test_few_channels_are_at_most_four_and_on_the_processor() -> None:
+    geometry = Geometry((1, 1), (0, 0), (1, 1), 1)
+    blocks = [block_size(torch.ones(2, channels, 3, 3), geometry) for channels in range(1, 6)]
+    assert blocks == [4, 3, 2, 2, None]
+    assert block_size(torch.ones(2, 3, 3, 3, device="meta"), geometry) is None
 
 
 @pytest.mark.parametrize(
@@ -50,6 +86,8 @@ def test_it_is_the_gradient_of_torch(
         nn.Conv2d(5, 4, 3),
         nn.Conv2d(4, 4, 3, groups=2),
         nn.Conv2d(3, 4, 3, dilation=2),
+        nn.Conv2d(3, 4, 3, dilation=(2, 1)),
+        nn.Conv2d(3, 4, 3, dilation=(1, 2)),
         nn.Conv2d(3, 4, 3, stride=(1, 2)),
         nn.Conv1d(3, 4, 3),
         nn.Conv3d(3, 4, 3),
