@@ -283,39 +283,41 @@ def test_resumed_training_ends_where_uninterrupted_does(
 # ---- layout
 
 
+@pytest.mark.parametrize("backbone, name", [("resnet20", "stages.0.0.conv1"), ("lenet", "conv2")])
 def test_a_backbone_may_train_channels_last_and_is_left_as_it_was(
-    digits: RetrievalDataset, monkeypatch: pytest.MonkeyPatch
+    backbone: str, name: str, digits: RetrievalDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
     plain = loop_module.Loop._step
 
     def looking(self: Any, *arguments: Any) -> float:
         loss = plain(self, *arguments)
-        layer = self.model.backbone.stages[0][0].conv1
+        layer = self.model.backbone.get_submodule(name)
         moments = self.optimizer.state[layer.weight]["exp_avg"]
         assert layer.weight.is_contiguous() == moments.is_contiguous()
         seen.append(layer.weight.is_contiguous(memory_format=torch.channels_last))
         return loss
 
     def trained(channels_last: bool) -> dict[str, Tensor]:
-        model = new_model("frsf", backbone="resnet20")
+        model = new_model("frsf", backbone=backbone)
+        strides = [tensor.stride() for tensor in model.state_dict().values()]
         monkeypatch.setattr(type(model.backbone), "channels_last", channels_last)
         finetune(model, digits, epochs=1, max_steps=3, optimizer="adam", **FAST)
-        assert all(tensor.is_contiguous() for tensor in model.state_dict().values())
+        assert [tensor.stride() for tensor in model.state_dict().values()] == strides
         return weights(model)
 
     monkeypatch.setattr(loop_module.Loop, "_step", looking)
     expected, found = trained(False), trained(True)
     assert seen == [False] * 3 + [True] * 3
     # Adam's first steps move each weight by about the rate, whichever way rounding points.
-    for name, tensor in expected.items():
-        assert torch.allclose(found[name], tensor, atol=3e-4), name
+    for key, tensor in expected.items():
+        assert torch.allclose(found[key], tensor, atol=3e-4), key
     kept = Kept(stop=1)
     for interrupted in (pytest.raises(KeyboardInterrupt), contextlib.nullcontext()):
         with interrupted:
-            finetune(new_model(backbone="resnet20"), digits, epochs=2, checkpoints=kept, **FAST)
+            finetune(new_model(backbone=backbone), digits, epochs=2, checkpoints=kept, **FAST)
         kept.states[-1].tensors = {
-            name: t.contiguous() for name, t in kept.states[-1].tensors.items()
+            key: t.contiguous() for key, t in kept.states[-1].tensors.items()
         }  # as files are
     assert seen[6:] == [True] * 6
 
