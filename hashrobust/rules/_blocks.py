@@ -51,6 +51,7 @@ def gradient_in_blocks(
     spread = F.pad(weight, (0, 1, 0, 1))[:, :, taps_down][..., taps_right]
     kernel = spread.permute(1, 2, 4, 0, 3, 5).flatten(0, 2).contiguous(memory_format=torch.channels_last)
     step = block // stride
+    # Rows and columns beyond delta, which the last blocks reach and the padding does not give.
     missing_below = -(-(size[0] + 2 * above) // block) * step - delta.shape[2] - reach_up
     missing_right = -(-(size[1] + 2 * left) // block) * step - delta.shape[3] - reach_left
     if missing_below > 0 or missing_right > 0:

@@ -12,6 +12,7 @@ from hashrobust.rules._blocks import FEW_CHANNELS
 from hashrobust.rules._exact import is_exact
 from hashrobust.rules._folding import Folding
 from hashrobust.rules._rule import LearningRule, Rule
+from hashrobust.rules._small_maps import SmallMaps, convolve_small_maps, has_small_maps
 from hashrobust.rules._steps import Carried, convolve, feedback_weight, multiply
 
 
@@ -82,8 +83,6 @@ class _FeedbackConv(FeedbackLayer, _ConvNd):
         """The plain layer's output."""
         if self.carries_feedback(input):
             return convolve(self, input, self.carried())
-        if self.fixed and _asks_for_images(self, input):
-            return convolve(self, input, Carried(self.weight))
         plain: Tensor = super().forward(input)
         return plain
 
@@ -97,8 +96,19 @@ class FeedbackConv1d(_FeedbackConv, nn.Conv1d):
     """nn.Conv1d with feedback V."""
 
 
-class FeedbackConv2d(_FeedbackConv, nn.Conv2d):
+class FeedbackConv2d(_FeedbackConv, SmallMaps, nn.Conv2d):
     """nn.Conv2d with feedback V."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The plain layer's output."""
+        if not self.fixed:
+            return super().forward(input)
+        exact = not self.carries_feedback(input)
+        if has_small_maps(self, input) and (exact or not self.rule.redraws):
+            return convolve_small_maps(self, input, self.weight if exact else self.carried().weight)
+        if exact and _asks_for_images(self, input):
+            return convolve(self, input, Carried(self.weight))
+        return super().forward(input)
 
 
 class FeedbackConv3d(_FeedbackConv, nn.Conv3d):
@@ -115,11 +125,13 @@ class FeedbackLinear(FeedbackLayer, nn.Linear):
         )
 
 
-class FixedConv2d(nn.Conv2d):
+class FixedConv2d(SmallMaps, nn.Conv2d):
     """nn.Conv2d whose W never changes again."""
 
     def forward(self, input: Tensor) -> Tensor:
         """The plain layer's output."""
+        if has_small_maps(self, input):
+            return convolve_small_maps(self, input, self.weight)
         if _asks_for_images(self, input):
             return convolve(self, input, Carried(self.weight))
         return super().forward(input)
@@ -136,11 +148,11 @@ FEEDBACK_KIND: dict[type[nn.Module], type[FeedbackLayer]] = {
 def fix_weights(model: nn.Module) -> None:
     """Let all layers take their W as given for ever, in place.
 
-    V is made once a draw, and gradients to images take less time. By rule, weights that change afterwards give a wrong
-    error.
+    V is made once a draw; gradients to images, and convolutions over maps of very few pixels, take less time.
+    Weights that change afterwards give wrong outputs and errors.
     """
     for layer in model.modules():
         if isinstance(layer, FeedbackLayer):
             layer.fixed = True
-        elif type(layer) is nn.Conv2d and layer.in_channels <= FEW_CHANNELS:
+        elif type(layer) is nn.Conv2d:
             layer.__class__ = FixedConv2d

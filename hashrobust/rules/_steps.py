@@ -149,7 +149,12 @@ def convolve(layer: _ConvNd, input: Tensor, carried: Carried) -> Tensor:
 
 def multiply(layer: nn.Linear, input: Tensor, carried: Carried) -> Tensor:
     """The same of a linear layer."""
-    output: Tensor = _LinearStep.apply(*_autocast(input, layer.weight, layer.bias), carried)
+    return multiply_by(input, layer.weight, layer.bias, carried)
+
+
+def multiply_by(input: Tensor, weight: Tensor, bias: Tensor | None, carried: Carried) -> Tensor:
+    """The same of a weight (outputs, inputs) without a layer."""
+    output: Tensor = _LinearStep.apply(*_autocast(input, weight, bias), carried)
     return output
 
 
