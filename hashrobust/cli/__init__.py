@@ -31,7 +31,7 @@ from hashrobust.cli import (
     verify,
     version,
 )
-from hashrobust.cli._console import print_error, stderr
+from hashrobust.cli._console import pass_over_odd_sizes, print_error, stderr
 from hashrobust.cli._processes import (
     answer_signals,
     has_last_word,
@@ -72,6 +72,7 @@ def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
     answer_signals()
     keep_freed_memory()
+    pass_over_odd_sizes()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
             errors="backslashreplace"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -63,7 +64,17 @@ def _open_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
+def pass_over_odd_sizes() -> None:
+    """Forget a size of the terminal in the environment that is none: Rich takes any digits for a number, also ² and
+    thousands of them.
+    """
+    for name in ("COLUMNS", "LINES"):
+        if not re.fullmatch("[0-9]{1,5}", os.environ.get(name, "0")):
+            del os.environ[name]
+
+
 _open_streams()
+pass_over_odd_sizes()
 stdout = _Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_FILES)
 stderr = _Console(stderr=True)
 
