@@ -56,6 +56,7 @@ VALUES = st.one_of(
             "-1",
             "9" * 30,
             "9" * 5000,
+            "²",
         ]
     ),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6),
