@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hashrobust.reports import labels
 from hashrobust.reports.formats import Table
 
 _HASHING = {
@@ -41,17 +42,17 @@ _NOTES: tuple[str, ...] = (
 )
 
 
-def metrics_table(title: str, metrics: Mapping[str, float]) -> Table:
-    """The numbers of `retrieval_metrics`, or those of a classifier, in words and percent."""
+def metrics_table(title: str, metrics: Mapping[str, float | None]) -> Table:
+    """The numbers of `retrieval_metrics`, or those of a classifier, in words and percent, a dash for none."""
     if "map" in metrics:
         words, sizes, notes = _HASHING, _SIZES, _NOTES
     else:
         words, sizes = _CLASSIFICATION, {"queries": "test images"}
         notes = ("Interval: over test images, not over seeds.",)
-    settings = ", ".join(f"{metrics[name]:.0f} {word}" for name, word in sizes.items())
+    settings = ", ".join(f"{_count(metrics[name])} {word}" for name, word in sizes.items())
     rows = (
         (
-            word.format(k=f"{metrics.get('k', 0):.0f}"),
+            word.format(k=_count(metrics.get("k", 0))),
             _percent(metrics, name),
             _interval(metrics, name),
             _percent(metrics, f"chance_{name}"),
@@ -63,10 +64,17 @@ def metrics_table(title: str, metrics: Mapping[str, float]) -> Table:
     return Table(f"{title}: {settings}", columns, tuple(rows), words=1, notes=notes)
 
 
-def _percent(metrics: Mapping[str, float], name: str) -> str:
-    return f"{100 * metrics[name]:.2f}" if name in metrics else ""
+def _count(number: float | None) -> str:
+    return labels.MISSING if number is None else f"{number:.0f}"
 
 
-def _interval(metrics: Mapping[str, float], name: str) -> str:
+def _percent(metrics: Mapping[str, float | None], name: str) -> str:
+    if name not in metrics:
+        return ""
+    number = metrics[name]
+    return labels.MISSING if number is None else f"{100 * number:.2f}"
+
+
+def _interval(metrics: Mapping[str, float | None], name: str) -> str:
     low, high = f"{name}_low", f"{name}_high"
     return f"[{_percent(metrics, low)}, {_percent(metrics, high)}]" if low in metrics else ""

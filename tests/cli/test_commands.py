@@ -400,6 +400,26 @@ def test_sizes_of_a_terminal_that_are_none_are_ignored(value):
     assert told.stdout == wanted.stdout
 
 
+@pytest.mark.parametrize("size", ["9" * 5000, "9" * 30, "²", "٣", "many", "-1", ""])
+@pytest.mark.parametrize("name", ["COLUMNS", "LINES"])
+def test_sizes_of_terminals_that_are_none_are_passed_over(zygote, name, size):
+    """To Python, digits are more than the ten that make a number."""
+    code, said = zygote.run("list", environment={name: size})
+    assert code == 2 and "Traceback" not in said and said.count("\n") < 20
+
+
+def test_a_size_of_a_terminal_that_is_none_is_passed_over_from_the_beginning():
+    code = "import sys; sys.argv[1:] = ['--help']; from hashrobust.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"COLUMNS": "²"},
+    )
+    assert done.returncode == 0 and "Usage" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_closed_streams_are_done_without(stream):
     code = "import sys; sys.argv[1:] = ['list', 'nothing']; from hashrobust.cli import main; main()"

@@ -44,3 +44,20 @@ def test_accuracy_stands_beside_chance():
     assert table.title == "mine: 180 test images"
     assert rows_of(table)["accuracy on the test images"] == ("50.00", "[40.00, 60.00]", "10.00")
     assert rows_of(table)["accuracy on the validation images"] == ("55.00", "", "")
+
+
+def test_numbers_that_are_none_are_dashes():
+    """As they are stored: a correlation of bits that are all alike, for one."""
+    metrics = {
+        "map": 0.5,
+        "map_at_k": None,
+        "map_at_k_low": None,
+        "map_at_k_high": None,
+        "bit_correlation": None,
+    }
+    table = metrics_table(
+        "mine", metrics | dict.fromkeys(("k", "queries", "database", "bits", "distinct_codes"))
+    )
+    rows = rows_of(table)
+    assert rows["mAP, the whole database ranked"] == ("50.00", "", "")
+    assert rows["mAP@—"] == ("—", "[—, —]", "") and rows["bit correlation"] == ("—", "", "")
