@@ -377,6 +377,24 @@ def test_a_convolution_that_is_called_twice_is_not_folded() -> None:
     assert _close(copied(images), model(images))
 
 
+class _Read(_Sequence):
+    """The BatchNorm is the first but not the only one to read the first convolution, and alone with the second."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        conv, norm, other, last = self.layers
+        first = conv(images)
+        return last(other(norm(first) + first)).mean(dim=(2, 3))
+
+
+def test_a_pair_is_folded_beside_one_whose_middle_somebody_else_reads() -> None:
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+    model, images = _with_statistics(HashModel(_Read(3, 8, *layers), 6)), torch.rand(2, 3, 8, 8)
+    copied = attackable(model)
+    kinds = [type(layer) for layer in copied.backbone.layers[1::2]]
+    assert kinds == [nn.BatchNorm2d, nn.Identity]
+    assert _close(copied(images), model(images))
+
+
 def test_the_random_state_is_left_alone() -> None:
     model = _model(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     before = torch.random.get_rng_state()
@@ -401,5 +419,18 @@ def test_a_copy_that_answers_otherwise_anywhere_is_not_used(side: float) -> None
     with torch.no_grad():
         model.head.weight.copy_(torch.eye(4))
     copied, images = attackable(model.eval()), torch.rand(2, 3, 8, 8)
-    assert _norms(copied) == 1
+    assert _norms(copied) == 1 and copied is not model
+    assert all(parameter.requires_grad for parameter in model.parameters())
     torch.testing.assert_close(copied(images), model(images))
+
+
+@pytest.mark.parametrize(("share", "norms"), [(1e-4, 0), (3e-3, 1)])
+def test_rounding_is_measured_by_the_size_of_outputs(share: float, norms: int) -> None:
+    """Differences of 1 and of 30 in outputs of 10,000."""
+    backbone = _Differs(3, 8, nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    backbone.register_buffer("shift", torch.tensor([[0.0, 0, 0, 1e4 * share]]))
+    model = HashModel(backbone, 4)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.eye(4))
+        model.head.bias.copy_(torch.tensor([1e4, -1e4, 1e4, -1e4]))
+    assert _norms(attackable(model.eval())) == norms

@@ -12,7 +12,7 @@ from hashrobust.models.layout import stay_channels_last, training_layout
 
 
 class _Plain(Backbone):
-    """Two convolutions, of one channel and of three, a linear layer and a buffer that lies as weights do."""
+    """Two convolutions, of one channel and of three, and buffers: one that lies as weights do, one of volumes."""
 
     feature_dim, minimum_image_size = 4, 8
 
@@ -20,6 +20,7 @@ class _Plain(Backbone):
         super().__init__(channels, image_size)
         self.layers = nn.Sequential(nn.Conv2d(channels, 3, 3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         self.register_buffer("shift", torch.rand(1, 3, 6, 6))
+        self.register_buffer("volumes", torch.rand(1, 2, 2, 2, 2))
 
     def forward(self, images: Tensor) -> Tensor:
         maps: Tensor = self.layers[0](images) + self.shift
@@ -67,13 +68,13 @@ LAST = {
 def test_all_that_is_as_large_as_images_lies_channels_last_and_is_the_same() -> None:
     model = model_of(_Plain)
     before = {name: (tensor, tensor.clone()) for name, tensor in model.state_dict(keep_vars=True).items()}
-    places = {name: tensor.data_ptr() for name, tensor in model.state_dict().items() if tensor.ndim < 4}
+    places = {name: tensor.data_ptr() for name, tensor in model.state_dict().items() if tensor.ndim != 4}
     assert strides(model) == USUAL
     stay_channels_last(model)
     assert strides(model) == LAST
     for name, tensor in model.state_dict(keep_vars=True).items():
         assert tensor is before[name][0] and torch.equal(tensor, before[name][1])
-    assert {name: t.data_ptr() for name, t in model.state_dict().items() if t.ndim < 4} == places
+    assert {name: t.data_ptr() for name, t in model.state_dict().items() if t.ndim != 4} == places
     again = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     stay_channels_last(model)
     assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == again

@@ -109,6 +109,12 @@ def test_outputs_of_zero_leave_alpha_at_1() -> None:
     assert alpha_at(3, 0, 1, outputs) == 3.0 and type(alpha_at(3, 0, 1, outputs)) is float
 
 
+def test_alpha_that_follows_the_outputs_is_a_constant_to_their_gradient() -> None:
+    outputs = torch.tensor([[0.5, -0.1]], requires_grad=True)
+    alpha = alpha_at("auto", 0, 1, outputs)
+    assert isinstance(alpha, torch.Tensor) and not alpha.requires_grad
+
+
 def test_images_are_left_as_they_are(scene: Any) -> None:
     images, before = scene.images, scene.images.clone()
     build_attack("hag", steps=2, random_start=False).run(scene.model, images)
