@@ -167,7 +167,8 @@ def _told_of(path: Path, temporary: Path) -> Iterator[None]:
     except UnwritableError as error:  # of a library, or of a file in a folder
         raise UnwritableError(str(error).replace(str(temporary), str(path))) from error
     except OSError as error:
-        ours = error.filename is None or str(error.filename).startswith(str(temporary))
+        named = [str(name) for name in (error.filename, error.filename2) if name is not None]  # two of a copy
+        ours = not named or any(name.startswith(str(temporary)) for name in named)
         if ours and error.errno in _UNWRITABLE:
             raise _unwritable(path, error) from error
         raise

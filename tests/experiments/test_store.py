@@ -216,6 +216,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(folder: Folder) -> 
     assert folder.read_json("a.json", made_by="x") == {"map": 1}
 
 
+def test_a_copy_without_room_is_told_by_the_name_that_the_user_knows(tmp_path: Path) -> None:
+    """Its error names the file that is read first, and the temporary one second."""
+    path, source = tmp_path / "copy", tmp_path / "source"
+    with pytest.raises(UnwritableError, match=r"'.*/copy' cannot be written") as raised:  # noqa: SIM117
+        with writing(path) as temporary:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(source), None, str(temporary))
+    assert ".tmp-" not in str(raised.value) and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
 @pytest.mark.parametrize("place", ["touch", "replace"])
 def test_places_that_cannot_be_written_say_so(
