@@ -109,6 +109,14 @@ def test_outputs_of_zero_leave_alpha_at_1() -> None:
     assert alpha_at(3, 0, 1, outputs) == 3.0 and type(alpha_at(3, 0, 1, outputs)) is float
 
 
+@pytest.mark.parametrize("alpha", [0.25, 1, 3.5])
+def test_any_alpha_above_0_is_allowed(alpha: float) -> None:
+    attack: Any = build_attack("hag", alpha=alpha)
+    assert attack.alpha == alpha
+    outputs = torch.tensor([[1 / alpha, -1 / alpha]])
+    assert torch.equal(alpha_at("auto", 0, 1, outputs), 1 / outputs[:, :1])
+
+
 def test_alpha_that_follows_the_outputs_is_a_constant_to_their_gradient() -> None:
     outputs = torch.tensor([[0.5, -0.1]], requires_grad=True)
     alpha = alpha_at("auto", 0, 1, outputs)
