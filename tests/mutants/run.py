@@ -58,7 +58,7 @@ AREAS = {
     ),
     "attackable": Area(
         ("hashrobust/models/attackable.py", "hashrobust/models/layout.py"),
-        ("tests/test_attackable.py", "tests/test_training.py"),
+        ("tests/test_attackable.py", "tests/test_layout.py", "tests/test_training.py"),
     ),
     "training": Area(
         ("hashrobust/training/loop.py",), ("tests/test_training.py", "tests/training/test_*.py")
