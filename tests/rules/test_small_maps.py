@@ -57,7 +57,11 @@ LAYERS = {
     "one pixel": ({}, (1, 1), True),
     "a row": ({"bias": False}, (1, 4), True),
     "stride": ({"stride": 2}, (2, 2), True),
+    "uneven": ({"kernel_size": (2, 3), "stride": (1, 2), "padding": (1, 0)}, (1, 4), True),
+    "tall": ({"kernel_size": (5, 1), "padding": (2, 0)}, (2, 2), True),
+    "narrow": ({"kernel_size": (3, 1), "padding": (1, 0)}, (2, 2), False),
     "more pixels": ({}, (3, 3), False),
+    "a long row": ({}, (1, 5), False),
     "groups": ({"groups": 3}, (2, 2), False),
     "dilation": ({"dilation": 2, "padding": 2}, (2, 2), False),
     "same": ({"padding": "same"}, (2, 2), False),
@@ -106,13 +110,13 @@ def test_other_maps_and_other_feedback_have_other_matrices() -> None:
     layer = nn.Conv2d(6, 9, 3, padding=1).requires_grad_(False)
     convert(layer, "frsf")
     fix_weights(layer)
-    for seed in (0, 1):
-        convert(layer, "frsf", seed=seed)
-        fix_weights(layer)
-        twin = nn.Conv2d(6, 9, 3, padding=1)
-        twin.load_state_dict(layer.state_dict())
-        convert(twin, "frsf", seed=seed)
-        for size in ((1, 1), (2, 2), (2, 1)):
+    for size in ((1, 1), (2, 2), (2, 1)):
+        for seed in (0, 1):
+            convert(layer, "frsf", seed=seed)
+            twin = nn.Conv2d(6, 9, 3, padding=1)
+            twin.load_state_dict(layer.state_dict())
+            convert(twin, "frsf", seed=seed)
+            fix_weights(layer)
             x = torch.rand(2, 6, *size, requires_grad=True)
             found, expected = (torch.autograd.grad(each(x).sum(), x)[0] for each in (layer, twin))
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
