@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hashrobust.rules import convert, exact_gradient, fix_weights
 from hashrobust.rules._blocks import Geometry, block_size, gradient_in_blocks
@@ -127,6 +130,29 @@ def test_a_layer_of_fixed_weights_has_the_same_output_and_gradients(
             assert torch.equal(*outputs)
             assert torch.allclose(*gradients, atol=1e-6)
             assert float(gradients[0].abs().max()) > 0.1
+
+
+class GradientsByTorch(TorchDispatchMode):
+    """Counts the backward passes of convolutions that torch computes in its own way."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.convolution_backward.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("rule", ["bp", "frsf"])
+@pytest.mark.parametrize("channels, trained, expected", [(3, False, 0), (3, True, 1), (5, False, 1)])
+def test_blocks_are_for_images_and_weights_that_are_not_trained(
+    channels: int, trained: bool, expected: int, rule: str
+) -> None:
+    layer = nn.Conv2d(channels, 2, 3).requires_grad_(trained)
+    convert(layer, rule)
+    fix_weights(layer)
+    with GradientsByTorch() as counted:
+        layer(torch.rand(1, channels, 6, 6, requires_grad=True)).sum().backward()
+    assert counted.count == expected
 
 
 def test_a_layer_of_fixed_weights_can_be_given_a_rule_and_made_plain_again() -> None:
