@@ -140,6 +140,19 @@ def test_a_restart_never_makes_it_worse(scene: Any) -> None:
     assert (three.gradient_evaluations == 15).all()
 
 
+def test_no_gradient_is_missing_where_a_loss_has_nothing_left_to_ask_for(scene: Any) -> None:
+    class Flat(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return scene.model(x).detach() + 0 * x.flatten(1)[:, :1]
+
+    class Satisfied(type(build_attack("hag"))):  # type: ignore[misc]
+        def at_goal(self, u: Tensor, clean: Any, state: Any) -> Tensor:
+            return torch.arange(len(u)) < 2
+
+    result = Satisfied(steps=4).run(Flat(), scene.images)
+    assert result.zero_gradients.tolist() == [0, 0, 4, 4, 4, 4]
+
+
 def test_zero_and_nonfinite_gradients_are_counted_and_harmless(scene: Any) -> None:
     class Flat(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -94,6 +94,11 @@ def test_wrong_inputs_are_refused(scene: Any) -> None:
         center(model, scene.images, labels=scene.labels, context=context)
 
 
+def test_an_unknown_optimizer_is_refused() -> None:
+    with pytest.raises(InputError, match=r"unknown optimizer 'adan': .*adam"):
+        build_attack("hag", optimizer="adan")
+
+
 def test_steps_that_cross_the_ball_but_for_rounding_are_enough() -> None:
     assert sum([0.01] * 10) < 2 * 0.05
     build_attack("hag", epsilon=0.05, steps=10, step_size=0.01)
