@@ -189,10 +189,8 @@ class Audit:
                     continue
                 try:
                     done[cell.part] = self._attack(cell, overwrite)
-                except (
-                    StoreError,
-                    ModelError,
-                ):  # of files, disks or the model's code: nothing to judge it by
+                # Of files, disks or the model's own code: nothing that it is to be judged by.
+                except (StoreError, ModelError):
                     raise
                 except HashRobustError as error:
                     if isinstance(error, InputError) and cell.part != MAIN and not errors:
